@@ -1,0 +1,148 @@
+"""The result table: its columns, and how part files become one table.
+
+One row is one evaluation repeat: one network, trained once on one distilled set, scored on one split. A trial that
+ended without a score has one row whose score columns are empty and whose ``outcome`` and ``message`` say why.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ddnl_ray.errors import CorruptFileError, RequestError
+from ddnl_ray.files import write_atomic
+
+FORMAT_VERSION = 1
+SPLITS = ("val_noisy", "val_clean", "test")
+
+
+class Outcome(StrEnum):
+    """How a trial ended; ``sentence`` says it to a person."""
+
+    OK = "ok"
+    DIVERGED = "diverged"
+    NONFINITE = "nonfinite"
+    OOM = "oom"
+    FAILED = "failed"
+    STOPPED = "stopped"
+    TIMEOUT = "timeout"
+
+    @property
+    def sentence(self) -> str:
+        """One sentence that tells a user what the outcome means."""
+        return _SENTENCES[self]
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether running the same trial again could only give the same end."""
+        return self in {Outcome.OK, Outcome.DIVERGED, Outcome.NONFINITE, Outcome.STOPPED}
+
+
+_SENTENCES = {
+    Outcome.OK: "The trial ran to its end.",
+    Outcome.DIVERGED: "The matching loss stayed above its threshold, so no update was ever accepted.",
+    Outcome.NONFINITE: "The matching loss or the synthetic set became infinite or not a number.",
+    Outcome.OOM: "The device ran out of memory.",
+    Outcome.FAILED: "The trial raised an error.",
+    Outcome.STOPPED: "The stopper ended the trial early: others of its cell were better at the same iteration.",
+    Outcome.TIMEOUT: "The trial passed its time budget.",
+}
+
+SCHEMA = pa.schema(
+    [
+        ("run", pa.string()),
+        ("cell", pa.string()),
+        ("trial", pa.string()),
+        ("dataset", pa.string()),
+        ("noise", pa.string()),
+        ("noise_rate", pa.float64()),
+        ("noise_rate_realised", pa.float64()),
+        ("label_set", pa.string()),
+        ("noise_seed", pa.int64()),
+        ("base_method", pa.string()),
+        ("variant", pa.string()),
+        ("ipc", pa.int64()),
+        ("backbone", pa.string()),
+        ("eval_backbone", pa.string()),
+        ("seed", pa.int64()),
+        ("eval_seed", pa.int64()),
+        ("iteration", pa.int64()),
+        ("split", pa.string()),
+        ("accuracy", pa.float64()),
+        ("accuracy_best", pa.float64()),
+        ("loss", pa.float64()),
+        ("is_final", pa.bool_()),
+        ("is_selected", pa.bool_()),
+        ("params", pa.string()),
+        ("outcome", pa.string()),
+        ("message", pa.string()),
+        ("wall_s", pa.float64()),
+        ("peak_memory_bytes", pa.int64()),
+        ("device", pa.string()),
+        ("config_hash", pa.string()),
+        ("expert_key", pa.string()),
+        ("code_version", pa.string()),
+        ("format_version", pa.int64()),
+        ("finished_at", pa.string()),
+    ]
+)
+
+
+def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write rows atomically as Parquet; a column that a row lacks is null."""
+    table = pa.Table.from_pylist([{name: row.get(name) for name in SCHEMA.names} for row in rows], schema=SCHEMA)
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer)
+    write_atomic(path, buffer.getvalue())
+
+
+def read_rows(path: Path) -> pd.DataFrame:
+    """Read one result file (``results.parquet`` or a part) as a frame with nullable integers.
+
+    Raises:
+        CorruptFileError: The file is not Parquet, lacks columns, or has another format version.
+    """
+    try:
+        table = pq.read_table(path)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise CorruptFileError(f"{path} is not a readable Parquet file ({error})") from error
+    missing = sorted(set(SCHEMA.names) - set(table.column_names))
+    if missing:
+        raise CorruptFileError(f"{path} lacks the column(s) {', '.join(missing)}: it is not a ddnl result file")
+    versions = set(table.column("format_version").to_pylist())
+    if versions - {FORMAT_VERSION}:
+        raise CorruptFileError(
+            f"{path} has format version {sorted(versions, key=str)}; this ddnl reads version {FORMAT_VERSION}"
+        )
+    types = {pa.int64(): pd.Int64Dtype()}
+    return table.select(SCHEMA.names).to_pandas(types_mapper=types.get)
+
+
+def empty_frame() -> pd.DataFrame:
+    """Return a result table without rows."""
+    return SCHEMA.empty_table().to_pandas(types_mapper={pa.int64(): pd.Int64Dtype()}.get)
+
+
+def read_run(run: Path) -> pd.DataFrame:
+    """Read the results of a run folder: its part files where there are any, else ``results.parquet``.
+
+    Works while the sweep runs. A run that has no result yet gives an empty frame.
+
+    Raises:
+        RequestError: The folder is not a run folder.
+    """
+    if not (run / "sweep.yaml").is_file() and not (run / "results.parquet").is_file():
+        raise RequestError(f"{run} is not a run folder: it has neither sweep.yaml nor results.parquet")
+    parts = sorted((run / "parts").glob("*.parquet"))
+    if parts:
+        return pd.concat([read_rows(part) for part in parts], ignore_index=True)
+    if (run / "results.parquet").is_file():
+        return read_rows(run / "results.parquet")
+    return empty_frame()

@@ -95,16 +95,36 @@ SCHEMA = pa.schema(
 )
 
 
-def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write rows atomically as Parquet; a column that a row lacks is null."""
+def write_rows(path: Path, rows: Iterable[Mapping[str, Any]], select_on: str) -> None:
+    """Write rows atomically as Parquet; a column that a row lacks is null.
+
+    Args:
+        path: The file to write.
+        rows: One mapping per row, column to value.
+        select_on: The split on which iterations and trials were chosen; kept in the file's metadata, so that every
+            table made of the file can say so.
+    """
     table = pa.Table.from_pylist([{name: row.get(name) for name in SCHEMA.names} for row in rows], schema=SCHEMA)
+    write_table(path, table, select_on)
+
+
+def write_frame(path: Path, frame: pd.DataFrame, select_on: str) -> None:
+    """Write a frame with the columns of :data:`SCHEMA` atomically as Parquet (see :func:`write_rows`)."""
+    write_table(path, pa.Table.from_pandas(frame, schema=SCHEMA, preserve_index=False), select_on)
+
+
+def write_table(path: Path, table: pa.Table, select_on: str) -> None:
+    """Write an Arrow table of :data:`SCHEMA` atomically as Parquet (see :func:`write_rows`)."""
     buffer = io.BytesIO()
-    pq.write_table(table, buffer)
+    pq.write_table(table.replace_schema_metadata({"ddnl_select_on": select_on}), buffer)
     write_atomic(path, buffer.getvalue())
 
 
 def read_rows(path: Path) -> pd.DataFrame:
-    """Read one result file (``results.parquet`` or a part) as a frame with nullable integers.
+    """Read one result file (``results.parquet`` or a part).
+
+    Returns:
+        A frame with the columns of :data:`SCHEMA`, nullable integers, and ``attrs["select_on"]``.
 
     Raises:
         CorruptFileError: The file is not Parquet, lacks columns, or has another format version.
@@ -121,28 +141,21 @@ def read_rows(path: Path) -> pd.DataFrame:
         raise CorruptFileError(
             f"{path} has format version {sorted(versions, key=str)}; this ddnl reads version {FORMAT_VERSION}"
         )
+    metadata = table.schema.metadata or {}
     types = {pa.int64(): pd.Int64Dtype()}
-    return table.select(SCHEMA.names).to_pandas(types_mapper=types.get)
-
-
-def empty_frame() -> pd.DataFrame:
-    """Return a result table without rows."""
-    return SCHEMA.empty_table().to_pandas(types_mapper={pa.int64(): pd.Int64Dtype()}.get)
+    frame = table.select(SCHEMA.names).to_pandas(types_mapper=types.get)
+    frame.attrs["select_on"] = metadata.get(b"ddnl_select_on", b"val_noisy").decode()
+    return frame
 
 
 def read_run(run: Path) -> pd.DataFrame:
-    """Read the results of a run folder: its part files where there are any, else ``results.parquet``.
-
-    Works while the sweep runs. A run that has no result yet gives an empty frame.
+    """Read ``results.parquet`` of a run folder (see :func:`read_rows`).
 
     Raises:
-        RequestError: The folder is not a run folder.
+        RequestError: The folder is not a run folder, or no trial of it has finished.
     """
-    if not (run / "sweep.yaml").is_file() and not (run / "results.parquet").is_file():
-        raise RequestError(f"{run} is not a run folder: it has neither sweep.yaml nor results.parquet")
-    parts = sorted((run / "parts").glob("*.parquet"))
-    if parts:
-        return pd.concat([read_rows(part) for part in parts], ignore_index=True)
     if (run / "results.parquet").is_file():
         return read_rows(run / "results.parquet")
-    return empty_frame()
+    if (run / "sweep.yaml").is_file():
+        raise RequestError(f"{run} has no results yet: no trial has finished. Run the same `ddnl sweep` to go on")
+    raise RequestError(f"{run} is not a run folder: it has neither results.parquet nor sweep.yaml")

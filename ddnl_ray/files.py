@@ -81,6 +81,6 @@ def read_tensors(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
             header = file.metadata() or {}
             if "ddnl" not in header:
                 raise CorruptFileError(f"{path} has no ddnl header: it was not written by ddnl-ray")
-            return {name: file.get_tensor(name) for name in file.keys()}, json.loads(header["ddnl"])  # noqa: SIM118
+            return {name: file.get_tensor(name) for name in file.keys()}, json.loads(header["ddnl"])
     except SafetensorError as error:
         raise CorruptFileError(f"{path} is not a readable safetensors file ({error})") from error

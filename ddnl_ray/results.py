@@ -143,7 +143,7 @@ def read_rows(path: Path) -> pd.DataFrame:
         )
     metadata = table.schema.metadata or {}
     types = {pa.int64(): pd.Int64Dtype()}
-    frame = table.select(SCHEMA.names).to_pandas(types_mapper=types.get)
+    frame: pd.DataFrame = table.select(SCHEMA.names).to_pandas(types_mapper=types.get)
     frame.attrs["select_on"] = metadata.get(b"ddnl_select_on", b"val_noisy").decode()
     return frame
 

@@ -1,0 +1,28 @@
+"""Data sets, splits, transforms and augmentation."""
+
+from ddnl_ray.data.cifar import CIFAR10_CLASSES, CIFAR100_CLASSES
+from ddnl_ray.data.dataset import Dataset
+from ddnl_ray.data.dsa import OPERATIONS, Dsa, DsaDraw
+from ddnl_ray.data.labels import read_labels
+from ddnl_ray.data.normalise import Normalise
+from ddnl_ray.data.prepare import PrepareConfig, PreparedData, prepare
+from ddnl_ray.data.sources import BENCHMARKS, DEFAULT_ROOT, load
+from ddnl_ray.data.zca import Zca
+
+__all__ = [
+    "BENCHMARKS",
+    "CIFAR10_CLASSES",
+    "CIFAR100_CLASSES",
+    "DEFAULT_ROOT",
+    "OPERATIONS",
+    "Dataset",
+    "Dsa",
+    "DsaDraw",
+    "Normalise",
+    "PrepareConfig",
+    "PreparedData",
+    "Zca",
+    "load",
+    "prepare",
+    "read_labels",
+]

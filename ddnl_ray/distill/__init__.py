@@ -1,0 +1,29 @@
+"""Distillation methods: one file each, behind ``init -> step -> export``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from ddnl_ray.distill.base import Distilled, Method, Problem, State, StepInfo
+from ddnl_ray.distill.coresets import Full, FullConfig, Random, RandomConfig
+from ddnl_ray.distill.datm import Datm, DatmConfig
+from ddnl_ray.distill.mtt import Mtt, MttConfig
+
+__all__ = ["METHODS", "Distilled", "Method", "MethodKind", "Problem", "State", "StepInfo"]
+
+
+@dataclass(frozen=True)
+class MethodKind:
+    """A method and its configuration class, as the recipes and the command line find them by name."""
+
+    method: type[Method[Any]]
+    config: type[Any]
+
+
+METHODS: dict[str, MethodKind] = {
+    "mtt": MethodKind(Mtt, MttConfig),
+    "datm": MethodKind(Datm, DatmConfig),
+    "random": MethodKind(Random, RandomConfig),
+    "full": MethodKind(Full, FullConfig),
+}

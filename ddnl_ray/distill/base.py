@@ -1,0 +1,174 @@
+"""The interface of a distillation method: a frozen config, and ``init -> step -> export`` over an explicit state."""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar, Generic, Self, TypeVar
+
+import torch
+from torch import Tensor
+
+from ddnl_ray.data.dsa import Dsa
+from ddnl_ray.errors import CorruptFileError, RequestError
+from ddnl_ray.experts.buffer import Experts
+from ddnl_ray.models import Flat
+from ddnl_ray.seeds import SeedTree
+
+
+@dataclass(frozen=True)
+class Problem:
+    """All that a method may know: the noisy training set, the network, and what the recipe shares.
+
+    Attributes:
+        images: Training images in the transformed space [N, C, H, W], float32, on the device.
+        labels: Observed (noisy) labels, int64 [N].
+        num_classes: Number of classes.
+        ipc: Synthetic images per class; None for methods that keep the whole set.
+        network: The backbone as a function of flat weights.
+        augment: The differentiable augmentation of training and matching, or None.
+        experts: Expert trajectories, for the methods that match them.
+        graph_memory: Bytes that may be spent on kept graphs (see :mod:`ddnl_ray.distill.adjoint`).
+    """
+
+    images: Tensor
+    labels: Tensor
+    num_classes: int
+    ipc: int | None
+    network: Flat
+    augment: Dsa | None
+    experts: Experts | None = None
+    graph_memory: int = 0
+
+    @property
+    def device(self) -> torch.device:
+        """The device on which all tensors live."""
+        return self.images.device
+
+    def rows_of(self, label: int) -> Tensor:
+        """Return the rows whose observed label is ``label``, int64."""
+        return (self.labels == label).nonzero().squeeze(1)
+
+
+@dataclass(frozen=True)
+class Distilled:
+    """A labelled training set that a method hands over.
+
+    Attributes:
+        images: [n, C, H, W] in the transformed space, float32.
+        labels: Hard labels, int64 [n], or class probabilities, float32 [n, classes].
+        step_size: The learning rate with which to train on the set, where the method learnt one.
+    """
+
+    images: Tensor
+    labels: Tensor
+    step_size: float | None = None
+
+
+@dataclass(frozen=True)
+class State:
+    """All that changes while a method runs. Subclasses add tensors and integers, nothing else.
+
+    Attributes:
+        iteration: Steps taken.
+    """
+
+    iteration: int
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the state as named tensors; integers become int64 scalars, absent tensors are left out."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return {
+            name: value if isinstance(value, Tensor) else torch.tensor(value)
+            for name, value in values.items()
+            if value is not None
+        }
+
+    @classmethod
+    def from_tensors(cls, tensors: dict[str, Tensor], device: torch.device | str) -> Self:
+        """Rebuild a state from :meth:`tensors`.
+
+        Raises:
+            CorruptFileError: A tensor is missing or unknown.
+        """
+        kinds = {field.name: str(field.type) for field in dataclasses.fields(cls)}
+        required = {name for name, kind in kinds.items() if "None" not in kind}
+        if not required <= set(tensors) <= set(kinds):
+            raise CorruptFileError(
+                f"a checkpoint of {cls.__name__} holds {sorted(tensors)}, expected {sorted(kinds)}; "
+                "delete the trial's checkpoint to start it again"
+            )
+        values: dict[str, Any] = dict.fromkeys(kinds)
+        for name, tensor in tensors.items():
+            values[name] = int(tensor) if kinds[name] == "int" else tensor.to(device)
+        return cls(**values)
+
+
+@dataclass(frozen=True)
+class StepInfo:
+    """What one step reports.
+
+    Attributes:
+        loss: The method's objective at this step.
+        accepted: Whether the update was applied (a gate or a guard may refuse it).
+    """
+
+    loss: float
+    accepted: bool
+
+
+S = TypeVar("S", bound=State)
+
+
+class Method(ABC, Generic[S]):
+    """A distillation method.
+
+    A method reads no files, keeps no state of its own and draws every random number from the seed it is given. Step
+    ``i`` depends on the state, the problem and ``seed.child("step", i)`` alone, so a run may be stopped after any step
+    and continued elsewhere, bit for bit.
+    """
+
+    name: ClassVar[str]
+    state: ClassVar[type[State]]
+    needs_experts: ClassVar[bool] = False
+
+    def __init__(self, config: Any) -> None:
+        """Keep the method's configuration."""
+
+    @abstractmethod
+    def init(self, problem: Problem, seed: SeedTree) -> S:
+        """Return the first state."""
+
+    @abstractmethod
+    def step(self, state: S, problem: Problem, seed: SeedTree) -> tuple[S, StepInfo]:
+        """Take one step; the given state is left as it was."""
+
+    @abstractmethod
+    def export(self, state: S, problem: Problem) -> Distilled:
+        """Return the set that the state stands for."""
+
+
+def shuffled_rows(problem: Problem, seed: SeedTree) -> list[Tensor]:
+    """Return, for every class, the rows with its observed label in shuffled order, int64.
+
+    Raises:
+        RequestError: A class has fewer images than ``ipc``.
+    """
+    assert problem.ipc is not None
+    rows = []
+    for label in range(problem.num_classes):
+        own = problem.rows_of(label)
+        if len(own) < problem.ipc:
+            raise RequestError(
+                f"ipc is {problem.ipc}, but class {label} has only {len(own)} training images with that observed label; "
+                "choose a smaller ipc"
+            )
+        order = torch.randperm(len(own), generator=seed.child("class", label).torch())
+        rows.append(own[order.to(own.device)])
+    return rows
+
+
+def pick_per_class(problem: Problem, seed: SeedTree) -> Tensor:
+    """Return rows of ``ipc`` random training images per observed class, class by class, int64 [classes * ipc]."""
+    return torch.cat([rows[: problem.ipc] for rows in shuffled_rows(problem, seed)])

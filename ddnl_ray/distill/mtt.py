@@ -1,0 +1,64 @@
+"""MTT: Dataset Distillation by Matching Training Trajectories (Cazenavette et al., CVPR 2022, arXiv 2203.11932).
+
+Authors' code: GeorgeCazenavette/mtt-distillation. Learns the images and one step size; labels stay hard.
+
+Differs from the original: see :mod:`ddnl_ray.distill.trajectory`.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+
+from ddnl_ray.distill.base import Distilled, Method, Problem, StepInfo, pick_per_class
+from ddnl_ray.distill.trajectory import TrajectoryConfig, TrajectoryState, apply_update, matching_gradient
+from ddnl_ray.errors import require_known
+from ddnl_ray.seeds import SeedTree
+
+
+@dataclass(frozen=True, kw_only=True)
+class MttConfig(TrajectoryConfig):
+    """Hyper-parameters of MTT."""
+
+    pix_init: str = "real"
+    """First images: ``real`` (random ones of the observed class) or ``noise`` (standard normal)."""
+    max_loss: float = math.inf
+    """Updates with a larger matching loss are skipped (the original has no such guard)."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        super().__post_init__()
+        require_known("pix_init", self.pix_init, ["real", "noise"])
+
+
+@dataclass(frozen=True)
+class Mtt(Method[TrajectoryState]):
+    """Matching Training Trajectories."""
+
+    config: MttConfig
+    name: ClassVar[str] = "mtt"
+    state: ClassVar[type[TrajectoryState]] = TrajectoryState
+    needs_experts: ClassVar[bool] = True
+
+    def init(self, problem: Problem, seed: SeedTree) -> TrajectoryState:
+        """Return the first state (see :meth:`Method.init`)."""
+        rows = pick_per_class(problem, seed.child("init"))
+        images = problem.images[rows]
+        if self.config.pix_init == "noise":
+            noise = torch.randn(images.shape, generator=seed.child("init", "noise").torch())
+            images = noise.to(images)
+        return TrajectoryState.start(images, problem.labels[rows], self.config.lr_teacher)
+
+    def step(self, state: TrajectoryState, problem: Problem, seed: SeedTree) -> tuple[TrajectoryState, StepInfo]:
+        """Match one segment and move the set (see :meth:`Method.step`)."""
+        draw = seed.child("start", state.iteration).numpy()
+        start_epoch = int(draw.integers(0, self.config.max_start_epoch))
+        gradient = matching_gradient(state, self.config, problem, start_epoch, seed)
+        return apply_update(state, gradient, self.config, self.config.max_loss)
+
+    def export(self, state: TrajectoryState, problem: Problem) -> Distilled:
+        """Return images, hard labels and the learnt step size."""
+        return Distilled(state.images, state.labels, float(state.step_size))

@@ -1,0 +1,195 @@
+"""What every trajectory-matching method shares: segments, student batches, guarded momentum steps.
+
+One outer iteration (MTT, Cazenavette et al. 2022, Algorithm 1): take the next expert, a start epoch ``t`` and the
+weights ``theta*_t`` and ``theta*_{t+M}``; train a student for ``n`` steps on the synthetic set from the first; move the
+set so that the student ends nearer to the second.
+
+Differs from the original (GeorgeCazenavette/mtt-distillation):
+    - the gradient is the exact adjoint in constant memory, not a kept graph (same numbers);
+    - all randomness comes from a seed tree (the original re-seeds the global generator from the clock);
+    - ``iterations`` counts updates (the original runs one more);
+    - an update is skipped whole, momentum included, where the loss is not finite or exceeds ``max_loss``; the step size
+      is kept in [1e-5, 10 * lr_teacher].
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from ddnl_ray.distill.adjoint import MatchGradient, Student, StudentBatch, graph_bytes, match
+from ddnl_ray.distill.base import Problem, State, StepInfo
+from ddnl_ray.errors import RequestError
+from ddnl_ray.seeds import SeedTree
+
+MIN_STEP_SIZE = 1e-5
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrajectoryConfig:
+    """Hyper-parameters that all trajectory-matching methods have; names as in the MTT code base."""
+
+    iterations: int = 5000
+    """Outer updates of the synthetic set."""
+    syn_steps: int
+    """Student SGD steps per iteration (n)."""
+    expert_epochs: int = 2
+    """Epochs of the expert that the student must bridge (M)."""
+    max_start_epoch: int
+    """Start epochs are drawn below this one (exclusive)."""
+    batch_syn: int | None = None
+    """Synthetic images per student step; None: the whole set."""
+    lr_img: float
+    """Learning rate of the images."""
+    lr_lr: float
+    """Learning rate of the student's step size; 0 keeps it fixed."""
+    lr_teacher: float = 0.01
+    """First value of the student's step size."""
+    momentum_img: float = 0.5
+    """Momentum of the images and of the step size."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        for name in ("iterations", "syn_steps", "expert_epochs", "max_start_epoch"):
+            if getattr(self, name) < 1:
+                raise RequestError(f"{name} must be at least 1, but got {getattr(self, name)}")
+        if self.batch_syn is not None and self.batch_syn < 1:
+            raise RequestError(f"batch_syn must be at least 1 or null, but got {self.batch_syn}")
+        for name in ("lr_img", "lr_lr"):
+            if not getattr(self, name) >= 0:
+                raise RequestError(f"{name} must be 0 or more, but got {getattr(self, name)}")
+        if not self.lr_teacher >= MIN_STEP_SIZE:
+            raise RequestError(f"lr_teacher must be at least {MIN_STEP_SIZE}, but got {self.lr_teacher}")
+
+    @property
+    def last_epoch(self) -> int:
+        """The last expert epoch that matching can read."""
+        return self.max_start_epoch - 1 + self.expert_epochs
+
+
+@dataclass(frozen=True)
+class TrajectoryState(State):
+    """State of a trajectory-matching run.
+
+    Attributes:
+        images: Synthetic images [n, C, H, W].
+        labels: Hard labels, int64 [n], or label logits [n, classes].
+        step_size: The student's learning rate, scalar.
+        velocity_images: Momentum buffer of the images.
+        velocity_step_size: Momentum buffer of the step size.
+        velocity_labels: Momentum buffer of the label logits; None where labels are hard.
+    """
+
+    images: Tensor
+    labels: Tensor
+    step_size: Tensor
+    velocity_images: Tensor
+    velocity_step_size: Tensor
+    velocity_labels: Tensor | None
+
+    @classmethod
+    def start(cls, images: Tensor, labels: Tensor, step_size: float) -> TrajectoryState:
+        """Return the state before the first iteration."""
+        beta = torch.tensor(step_size, dtype=images.dtype, device=images.device)
+        velocity = torch.zeros_like(labels) if labels.is_floating_point() else None
+        return cls(
+            0,
+            images.clone(),
+            labels.clone(),
+            beta,
+            torch.zeros_like(images),
+            torch.zeros_like(beta),
+            velocity,
+        )
+
+
+def draw_expert(num_experts: int, iteration: int, seed: SeedTree) -> int:
+    """Return the expert of an iteration: every expert once per pass, each pass in an order of its own."""
+    turn, place = divmod(iteration, num_experts)
+    return int(seed.child("experts", turn).numpy().permutation(num_experts)[place])
+
+
+def draw_batches(num_images: int, config: TrajectoryConfig, problem: Problem, seed: SeedTree) -> list[StudentBatch]:
+    """Draw the student's batches of one iteration, each with its augmentation.
+
+    The set is permuted, cut into chunks of ``batch_syn`` and the chunks are used from the last one (which may be short)
+    to the first, as the original pops them; a new permutation follows when they are used up.
+    """
+    generator = seed.torch()
+    size = min(config.batch_syn or num_images, num_images)
+    pool: list[Tensor] = []
+    batches = []
+    for _ in range(config.syn_steps):
+        if not pool:
+            pool = list(torch.randperm(num_images, generator=generator).split(size))
+        index = pool.pop()
+        draw = None
+        if problem.augment is not None:
+            draw = problem.augment.draw(generator, len(index), problem.images.shape[-1], problem.device)
+        batches.append(StudentBatch(index.to(problem.device), draw))
+    return batches
+
+
+def matching_gradient(
+    state: TrajectoryState, config: TrajectoryConfig, problem: Problem, start_epoch: int, seed: SeedTree
+) -> MatchGradient:
+    """Return loss and gradients of one iteration from a given start epoch."""
+    assert problem.experts is not None
+    expert = draw_expert(len(problem.experts), state.iteration, seed)
+    start = problem.experts.snapshot(expert, start_epoch).to(problem.device)
+    target = problem.experts.snapshot(expert, start_epoch + config.expert_epochs).to(problem.device)
+    batches = draw_batches(len(state.images), config, problem, seed.child("step", state.iteration))
+    student = Student(problem.network, problem.augment)
+    kept = 0
+    if problem.graph_memory:
+        largest = max(batches, key=lambda batch: len(batch.index))
+        kept = problem.graph_memory // max(1, graph_bytes(student, start, state.images, state.labels, largest))
+    return match(student, start, target, state.images, state.labels, state.step_size, batches, kept)
+
+
+T = TypeVar("T", bound=TrajectoryState)
+
+
+def apply_update(
+    state: T,
+    gradient: MatchGradient,
+    config: TrajectoryConfig,
+    max_loss: float,
+    lr_y: float = 0.0,
+    momentum_y: float = 0.0,
+) -> tuple[T, StepInfo]:
+    """Take a guarded SGD-with-momentum step on images, step size and, where they are soft, labels.
+
+    Args:
+        state: The state before the step; left as it was.
+        gradient: Loss and gradients at that state.
+        config: Learning rates and momentum.
+        max_loss: An update with a larger loss is refused (``math.inf``: only non-finite ones are).
+        lr_y: Learning rate of the label logits.
+        momentum_y: Momentum of the label logits.
+    """
+    loss = float(gradient.loss)
+    finite = all(bool(part.isfinite().all()) for part in (gradient.images, gradient.step_size))
+    if not (loss <= max_loss and finite and loss < float("inf")):
+        return replace(state, iteration=state.iteration + 1), StepInfo(loss, accepted=False)
+    velocity_images = config.momentum_img * state.velocity_images + gradient.images
+    velocity_step = config.momentum_img * state.velocity_step_size + gradient.step_size
+    beta = (state.step_size - config.lr_lr * velocity_step).clamp(MIN_STEP_SIZE, 10 * config.lr_teacher)
+    labels, velocity_labels = state.labels, state.velocity_labels
+    if gradient.labels is not None and velocity_labels is not None:
+        velocity_labels = momentum_y * velocity_labels + gradient.labels
+        labels = labels - lr_y * velocity_labels
+    moved = replace(
+        state,
+        iteration=state.iteration + 1,
+        images=state.images - config.lr_img * velocity_images,
+        labels=labels,
+        step_size=beta,
+        velocity_images=velocity_images,
+        velocity_step_size=velocity_step,
+        velocity_labels=velocity_labels,
+    )
+    return moved, StepInfo(loss, accepted=True)

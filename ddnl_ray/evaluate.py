@@ -1,0 +1,188 @@
+"""What a distilled set is worth: train fresh networks on it from scratch and score them.
+
+Protocol (MTT code base and all that descend from it): a fresh network, SGD with momentum 0.9 and weight decay 5e-4 at
+the learnt step size, DSA, the learning rate divided by 10 with a rebuilt optimizer after the middle, scored without
+augmentation.
+
+Differs from the original: every network is fresh (FTD and ATT warm-start the second one); beside the last epoch the
+epoch that a named held-out split chooses is scored too, so that early stopping can be compared.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ddnl_ray.data.dsa import Dsa
+from ddnl_ray.distill.base import Distilled
+from ddnl_ray.errors import RequestError
+from ddnl_ray.models import NetworkSpec, build
+from ddnl_ray.seeds import SeedTree
+
+SCORE_BATCH = 1024
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalRecipe:
+    """Training of a network on a distilled set."""
+
+    epochs: int = 1001
+    """Passes over the set."""
+    batch_size: int = 256
+    """Images per step."""
+    lr: float | None = None
+    """Learning rate; None: the step size that the method learnt."""
+    momentum: float = 0.9
+    """Momentum of SGD."""
+    weight_decay: float = 5e-4
+    """L2 penalty, added to the gradient."""
+    augment: str | None = "color_crop_cutout_flip_scale_rotate"
+    """DSA strategy, or None."""
+    checkpoints: int = 10
+    """How often, evenly spaced, the selection split is scored while training; the last epoch is always one."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        for name in ("epochs", "batch_size", "checkpoints"):
+            if getattr(self, name) < 1:
+                raise RequestError(f"evaluate: {name} must be at least 1, but got {getattr(self, name)}")
+        if self.lr is not None and not self.lr > 0:
+            raise RequestError(f"evaluate: lr must be above 0 or null, but got {self.lr}")
+
+    @property
+    def drop_epoch(self) -> int:
+        """Epochs after which the learning rate is divided by 10."""
+        return (self.epochs - 1) // 2 + 2
+
+
+@dataclass(frozen=True)
+class Split:
+    """Images and labels to score on.
+
+    Attributes:
+        images: [N, C, H, W] in the transformed space.
+        labels: int64 [N].
+    """
+
+    images: Tensor
+    labels: Tensor
+
+
+@dataclass(frozen=True)
+class Score:
+    """A trained network's score on one split.
+
+    Attributes:
+        split: Name of the split.
+        accuracy: At the last epoch, 0 to 1.
+        accuracy_best: At the epoch that the selection split chose.
+        loss: Mean cross-entropy at the last epoch.
+        best_epoch: That epoch, from 1.
+    """
+
+    split: str
+    accuracy: float
+    accuracy_best: float
+    loss: float
+    best_epoch: int
+
+
+def train_and_score(
+    training: Distilled,
+    recipe: EvalRecipe,
+    network: NetworkSpec,
+    num_classes: int,
+    splits: Mapping[str, Split],
+    select_on: str,
+    seed: SeedTree,
+) -> list[Score]:
+    """Train one fresh network and score it on every split.
+
+    Args:
+        training: The set to train on, hard or soft labels.
+        recipe: How to train.
+        network: What to train.
+        num_classes: Number of classes.
+        splits: What to score on.
+        select_on: The split that chooses the best epoch.
+        seed: Determines initialisation, order and augmentation.
+
+    Raises:
+        RequestError: The recipe has no learning rate and the method learnt none.
+    """
+    trainer = _Trainer(training, recipe, network, num_classes, seed)
+    best_accuracy, best_epoch, best_model = -1.0, 0, trainer.model
+    marks = {round((i + 1) * recipe.epochs / recipe.checkpoints) for i in range(recipe.checkpoints)} | {recipe.epochs}
+    for epoch in range(1, recipe.epochs + 1):
+        trainer.epoch(epoch)
+        if epoch in marks:
+            accuracy, _ = score(trainer.model, splits[select_on])
+            if accuracy > best_accuracy:
+                best_accuracy, best_epoch = accuracy, epoch
+                best_model = trainer.model if epoch == recipe.epochs else copy.deepcopy(trainer.model)
+    scores = []
+    for name, split in splits.items():
+        accuracy, loss = score(trainer.model, split)
+        best = accuracy if best_epoch == recipe.epochs else score(best_model, split)[0]
+        scores.append(Score(name, accuracy, best, loss, best_epoch))
+    return scores
+
+
+class _Trainer:
+    """One network in training."""
+
+    def __init__(
+        self, training: Distilled, recipe: EvalRecipe, network: NetworkSpec, num_classes: int, seed: SeedTree
+    ) -> None:
+        lr = recipe.lr if recipe.lr is not None else training.step_size
+        if lr is None:
+            raise RequestError("evaluate.lr is null, but the method learns no step size; set evaluate.lr")
+        self.training, self.recipe, self.seed, self.lr = training, recipe, seed, lr
+        self.augment = Dsa(recipe.augment) if recipe.augment else None
+        channels, height, width = training.images.shape[1:]
+        shape = (int(channels), int(height), int(width))
+        self.model = build(network, shape, num_classes, seed.child("init").torch(), training.images.device)
+        self.optimizer = self._optimizer(lr)
+
+    def _optimizer(self, lr: float) -> torch.optim.SGD:
+        recipe = self.recipe
+        return torch.optim.SGD(
+            self.model.parameters(),
+            lr=lr,
+            momentum=recipe.momentum,
+            weight_decay=recipe.weight_decay,
+            foreach=True,
+        )
+
+    def epoch(self, number: int) -> None:
+        """Train one epoch (counted from 1)."""
+        self.model.train()
+        images, labels = self.training.images, self.training.labels
+        generator = self.seed.child("epoch", number).torch()
+        order = torch.randperm(len(images), generator=generator).to(images.device)
+        for index in order.split(self.recipe.batch_size):
+            x = images[index]
+            if self.augment is not None:
+                x = self.augment.apply(x, self.augment.draw(generator, len(index), x.shape[-1], x.device))
+            self.optimizer.zero_grad(set_to_none=True)
+            F.cross_entropy(self.model(x), labels[index]).backward()
+            self.optimizer.step()
+        if number == self.recipe.drop_epoch:
+            self.optimizer = self._optimizer(self.lr / 10)
+
+
+@torch.no_grad()
+def score(model: nn.Module, split: Split) -> tuple[float, float]:
+    """Return accuracy (0 to 1) and mean cross-entropy of a network on a split, without augmentation."""
+    model.eval()
+    correct, loss = 0, 0.0
+    for images, labels in zip(split.images.split(SCORE_BATCH), split.labels.split(SCORE_BATCH), strict=True):
+        logits = model(images)
+        correct += int((logits.argmax(1) == labels).sum())
+        loss += float(F.cross_entropy(logits, labels, reduction="sum"))
+    return correct / len(split.labels), loss / len(split.labels)

@@ -1,0 +1,110 @@
+"""What a trial is made of: its configuration, its inputs, and how it runs."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ddnl_ray.data import PreparedData
+from ddnl_ray.evaluate import EvalRecipe
+from ddnl_ray.experts import ExpertRecipe, Experts
+from ddnl_ray.files import digest
+from ddnl_ray.models import NetworkSpec
+from ddnl_ray.noise import NoiseConfig, NoisyLabels
+from ddnl_ray.seeds import SeedTree
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialConfig:
+    """Everything that determines a trial's result; its hash is the trial's name."""
+
+    data: str
+    """Fingerprint of the prepared data."""
+    dataset: str
+    """Name of the data set."""
+    noise: NoiseConfig
+    """What is wrong with the labels."""
+    noise_seed: int = 0
+    """Seed of the noise draw alone."""
+    method: str
+    """A name of :data:`ddnl_ray.distill.METHODS`."""
+    params: dict[str, Any]
+    """Hyper-parameters of the method."""
+    ipc: int | None
+    """Images per class; None for ``full``."""
+    network: NetworkSpec
+    """The backbone of distillation."""
+    augment: str | None
+    """DSA strategy of the student."""
+    experts: ExpertRecipe | None = None
+    """How experts are trained, where the method needs them."""
+    num_experts: int = 0
+    """How many of them."""
+    expert_seed: int = 0
+    """Root seed of the experts."""
+    expert_dtype: str = "float32"
+    """How their snapshots are stored."""
+    evaluation: EvalRecipe
+    """How networks are trained on the set."""
+    eval_networks: tuple[NetworkSpec, ...]
+    """Which networks."""
+    repeats: int = 5
+    """How many of each."""
+    select_on: str = "val_noisy"
+    """The split that chooses iterations, epochs and trials."""
+    eval_every: int = 0
+    """Iterations between looks at the selection split; 0: only at the end."""
+    seed: int = 0
+    """Seed of distillation and evaluation."""
+
+    @property
+    def hash(self) -> str:
+        """16 hexadecimal digits that identify the trial."""
+        return digest(dataclasses.asdict(self))
+
+    def seeds(self) -> SeedTree:
+        """Return the trial's seed tree: shared by all methods and hyper-parameters, own to each noise draw."""
+        return SeedTree.root(self.seed).child("noise", self.noise_seed)
+
+
+@dataclass(frozen=True)
+class TrialInputs:
+    """The shared things that a trial works on.
+
+    Attributes:
+        data: Prepared data, on the device.
+        labels: Observed labels of the whole training set, in file order.
+        experts: Expert trajectories, for the methods that need them.
+        expert_key: The buffer's name in the store.
+    """
+
+    data: PreparedData
+    labels: NoisyLabels
+    experts: Experts | None = None
+    expert_key: str | None = None
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a trial runs; none of it changes the result's meaning.
+
+    Attributes:
+        run: Name of the run, for the rows.
+        cell: Name of the cell, for the rows.
+        graph_memory: Bytes for kept student graphs.
+        checkpoint_s: Seconds between checkpoints.
+        limit_s: Wall time after which the trial ends as ``timeout``.
+        rungs: Iteration to the selection accuracy below which the trial is stopped there.
+        on_progress: Called with the iteration at every checkpoint and look at the selection split.
+    """
+
+    run: str
+    cell: str
+    graph_memory: int = 0
+    checkpoint_s: float = 30.0
+    limit_s: float = math.inf
+    rungs: Mapping[int, float] = field(default_factory=dict)
+    on_progress: Callable[[int], None] = lambda iteration: None

@@ -1,0 +1,306 @@
+"""Running a trial: distil, look, evaluate, export, checkpoint.
+
+A trial checkpoints as it goes, so a machine may take it away at any moment: started again with the same folder it
+continues, bit for bit, from its last checkpoint, through distillation and through the evaluations that follow.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+import traceback
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ddnl_ray import __version__
+from ddnl_ray.card import expected, write_card
+from ddnl_ray.data import Dsa
+from ddnl_ray.distill import METHODS, Distilled, Method, Problem, State
+from ddnl_ray.evaluate import Score, Split, train_and_score
+from ddnl_ray.files import read_tensors, write_atomic, write_json, write_tensors
+from ddnl_ray.models import Flat, NetworkSpec, build
+from ddnl_ray.results import Outcome
+from ddnl_ray.seeds import SeedTree
+from ddnl_ray.trial.config import Options, TrialConfig, TrialInputs
+from ddnl_ray.trial.rows import shared_columns
+
+PATIENCE = 500
+
+
+@dataclass(frozen=True)
+class Look:
+    """One look at the selection split while distilling."""
+
+    iteration: int
+    accuracy: float
+    loss: float
+
+
+@dataclass
+class _Progress:
+    """What a checkpoint holds beside the state's tensors."""
+
+    looks: list[Look] = field(default_factory=list)
+    scores: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    rejected: int = 0
+    accepted: int = 0
+    last_loss: float = 0.0
+    wall_s: float = 0.0
+    best_iteration: int | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        return {**dataclasses.asdict(self), "last_loss": repr(self.last_loss)}
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> _Progress:
+        looks = [Look(**look) for look in value["looks"]]
+        return cls(**{**value, "looks": looks, "last_loss": float(value["last_loss"])})
+
+
+class _End(Exception):
+    """Ends a trial early with an outcome."""
+
+    def __init__(self, outcome: Outcome, message: str = "") -> None:
+        super().__init__(message)
+        self.outcome, self.message = outcome, message or outcome.sentence
+
+
+def run_trial(config: TrialConfig, inputs: TrialInputs, folder: Path, options: Options) -> list[dict[str, Any]]:
+    """Run one trial to its end, or continue it.
+
+    Args:
+        config: What to run.
+        inputs: Data, labels and experts.
+        folder: The trial's own folder: checkpoint, distilled set, card, preview, log of an error.
+        options: How to run it.
+
+    Returns:
+        The rows of the result table (see :mod:`ddnl_ray.results`). An error of the trial becomes a row with its outcome
+        and a sentence; only interrupts are raised.
+    """
+    trial = _Trial(config, inputs, folder, options)
+    try:
+        rows = trial.run()
+    except _End as end:
+        rows = trial.rows_of_looks(end.outcome, end.message) or [trial.row(outcome=end.outcome, message=end.message)]
+    except torch.OutOfMemoryError as error:
+        rows = [trial.row(outcome=Outcome.OOM, message=f"{Outcome.OOM.sentence} {str(error).splitlines()[0]}")]
+    except Exception as error:
+        write_atomic(folder / "error.log", traceback.format_exc().encode())
+        message = f"{type(error).__name__}: {error} (see {folder / 'error.log'})"
+        rows = [trial.row(outcome=Outcome.FAILED, message=message)]
+    return rows
+
+
+class _Trial:
+    """A trial in progress."""
+
+    def __init__(self, config: TrialConfig, inputs: TrialInputs, folder: Path, options: Options) -> None:
+        self.config, self.inputs, self.folder, self.options = config, inputs, folder, options
+        self.checkpoint_path = folder / "checkpoint.safetensors"
+        self.progress = _Progress()
+        self.started = self.saved = time.monotonic()
+        self.device = inputs.data.train_images.device
+
+    def run(self) -> list[dict[str, Any]]:
+        """Distil, evaluate, export; return the rows."""
+        kind = METHODS[self.config.method]
+        method: Method[Any] = kind.method(kind.config(**self.config.params))
+        problem = self._problem()
+        state, best = self._restore(method, problem)
+        total = int(self.config.params.get("iterations", 0))
+        while state.iteration < total:
+            state = self._step(method, state, problem)
+            if self._is_look(state.iteration, total):
+                best = self._look(method, state, best, problem)
+            if time.monotonic() - self.saved > self.options.checkpoint_s:
+                self._save(state, best)
+        if total and not self.progress.accepted:
+            raise _End(Outcome.DIVERGED)
+        return self._evaluate(method, state, best, problem)
+
+    def _problem(self) -> Problem:
+        config, data = self.config, self.inputs.data
+        network = build(config.network, data.input_shape, data.num_classes, SeedTree.root(0).torch(), self.device)
+        return Problem(
+            images=data.train_images,
+            labels=self.inputs.labels.labels[data.train_index.cpu()].to(self.device),
+            num_classes=data.num_classes,
+            ipc=config.ipc,
+            network=Flat(network),
+            augment=Dsa(config.augment) if config.augment else None,
+            experts=self.inputs.experts,
+            graph_memory=self.options.graph_memory,
+        )
+
+    def _step(self, method: Method[Any], state: Any, problem: Problem) -> Any:
+        """Take one step and watch over it."""
+        state, info = method.step(state, problem, self._seed("distill"))
+        progress = self.progress
+        progress.last_loss = info.loss
+        progress.accepted += info.accepted
+        progress.rejected = 0 if info.accepted else progress.rejected + 1
+        if progress.rejected >= PATIENCE:
+            finite = math.isfinite(info.loss)
+            raise _End(
+                Outcome.DIVERGED if finite else Outcome.NONFINITE,
+                f"{progress.rejected} updates in a row were refused (matching loss {info.loss:.3g}); "
+                "lower lr_img, lr_teacher or max_start_epoch",
+            )
+        if self._wall() > self.options.limit_s:
+            raise _End(Outcome.TIMEOUT)
+        return state
+
+    def _is_look(self, iteration: int, total: int) -> bool:
+        every, rungs = self.config.eval_every, self.options.rungs
+        if every == 0 and not rungs:
+            return False
+        return iteration == total or (every > 0 and iteration % every == 0) or iteration in rungs
+
+    def _look(self, method: Method[Any], state: Any, best: Any, problem: Problem) -> Any:
+        """Score the set on the selection split with one network; keep the best state so far."""
+        seed = self._seed("look", state.iteration)
+        (score,) = self._train(
+            method.export(state, problem), self.config.eval_networks[0], seed, [self.config.select_on]
+        )
+        if not self.progress.looks or score.accuracy > max(look.accuracy for look in self.progress.looks):
+            best, self.progress.best_iteration = state, state.iteration
+        self.progress.looks.append(Look(state.iteration, score.accuracy, score.loss))
+        self._save(state, best)
+        floor = self.options.rungs.get(state.iteration)
+        if floor is not None and score.accuracy < floor:
+            raise _End(Outcome.STOPPED)
+        return best
+
+    def _evaluate(self, method: Method[Any], state: Any, best: Any, problem: Problem) -> list[dict[str, Any]]:
+        """Score the last and the selected set with all networks, export the selected one, return the rows."""
+        sets = {"final": state, "selected": best if best is not None else state}
+        same = sets["final"].iteration == sets["selected"].iteration
+        rows = self.rows_of_looks(Outcome.OK, "")
+        for name, chosen in sets.items():
+            if name == "selected" and same:
+                continue
+            for network, repeat, scores in self._scores(name, method.export(chosen, problem), state, best):
+                flags = {"is_final": name == "final", "is_selected": same or name == "selected"}
+                place = {"iteration": chosen.iteration, "eval_backbone": network.name, "eval_seed": repeat}
+                rows += [self._scored(score, place | flags) for score in scores]
+        if self.config.ipc is not None:
+            self._export(method.export(sets["selected"], problem), rows)
+        return rows
+
+    def _scores(
+        self, name: str, training: Distilled, state: State, best: State | None
+    ) -> Iterator[tuple[NetworkSpec, int, list[Score]]]:
+        """Yield the scores of every network and repeat, from the checkpoint where they are already there."""
+        for network in self.config.eval_networks:
+            for repeat in range(self.config.repeats):
+                key = f"{name}/{network.name}/{repeat}"
+                if key not in self.progress.scores:
+                    seed = self._seed("evaluate", network.name, repeat)
+                    scores = self._train(training, network, seed, list(self._splits()))
+                    self.progress.scores[key] = [dataclasses.asdict(score) for score in scores]
+                    if time.monotonic() - self.saved > self.options.checkpoint_s:
+                        self._save(state, best)
+                yield network, repeat, [Score(**score) for score in self.progress.scores[key]]
+
+    def _train(self, training: Distilled, network: NetworkSpec, seed: SeedTree, names: list[str]) -> list[Score]:
+        splits = {name: split for name, split in self._splits().items() if name in names}
+        classes = self.inputs.data.num_classes
+        return train_and_score(training, self.config.evaluation, network, classes, splits, self.config.select_on, seed)
+
+    def _splits(self) -> dict[str, Split]:
+        """Return the splits that this data set has."""
+        data, noisy = self.inputs.data, self.inputs.labels
+        splits = {"test": Split(data.test_images, data.test_labels)}
+        if len(data.val_index):
+            rows = data.val_index.cpu()
+            splits["val_noisy"] = Split(data.val_images, noisy.labels[rows].to(self.device))
+            if noisy.clean is not None:
+                splits["val_clean"] = Split(data.val_images, noisy.clean[rows].to(self.device))
+        return splits
+
+    def _export(self, training: Distilled, rows: list[dict[str, Any]]) -> None:
+        """Write the distilled set with its card."""
+        config, labels = self.config, self.inputs.labels
+        tested = [row for row in rows if row["split"] == "test" and row["is_selected"]]
+        own = [row["accuracy"] for row in tested if row["eval_backbone"] == config.eval_networks[0].name]
+        about = {
+            "method": config.method,
+            "ipc": config.ipc,
+            "step_size": training.step_size,
+            "network": dataclasses.asdict(config.eval_networks[0]),
+            "evaluation": dataclasses.asdict(config.evaluation),
+            "expected_accuracy": dataclasses.asdict(expected("test", own)),
+            "selected_on": config.select_on,
+            "noise": {
+                **dataclasses.asdict(config.noise),
+                "seed": config.noise_seed,
+                "rate_realised": labels.rate_realised,
+                "labels_sha256": labels.sha256,
+            },
+            "config": dataclasses.asdict(config),
+            "config_hash": config.hash,
+            "code_version": __version__,
+        }
+        write_card(self.folder, training.images, training.labels, self.inputs.data, about)
+
+    def row(self, **values: Any) -> dict[str, Any]:
+        """Return one row of the result table."""
+        return {**shared_columns(self.config, self.inputs, self.options), "wall_s": self._wall(), **values}
+
+    def rows_of_looks(self, outcome: Outcome, message: str) -> list[dict[str, Any]]:
+        """Return one row for every look at the selection split."""
+        return [
+            self.row(
+                iteration=look.iteration,
+                eval_backbone=self.config.eval_networks[0].name,
+                split=self.config.select_on,
+                accuracy=look.accuracy,
+                loss=look.loss,
+                outcome=outcome,
+                message=message,
+            )
+            for look in self.progress.looks
+        ]
+
+    def _scored(self, score: Score, place: dict[str, Any]) -> dict[str, Any]:
+        values = {"accuracy": score.accuracy, "accuracy_best": score.accuracy_best, "loss": score.loss}
+        return self.row(split=score.split, outcome=Outcome.OK, message="", **values, **place)
+
+    def _save(self, state: State, best: State | None) -> None:
+        """Write a checkpoint and tell the watcher."""
+        tensors = {f"state.{name}": tensor for name, tensor in state.tensors().items()}
+        if best is not None:
+            tensors |= {f"best.{name}": tensor for name, tensor in best.tensors().items()}
+        self.progress.wall_s, now = self._wall(), time.monotonic()
+        self.started = self.saved = now
+        meta = {"config_hash": self.config.hash, "progress": self.progress.as_json()}
+        write_tensors(self.checkpoint_path, tensors, meta)
+        total = self.config.params.get("iterations", 0)
+        live = {"iteration": state.iteration, "iterations": total, "looks": self.progress.as_json()["looks"]}
+        write_json(self.folder / "progress.json", live)
+        self.options.on_progress(state.iteration)
+
+    def _restore(self, method: Method[Any], problem: Problem) -> tuple[Any, Any]:
+        """Return the state and the best state, from the checkpoint where there is one of this configuration."""
+        if self.checkpoint_path.is_file():
+            tensors, meta = read_tensors(self.checkpoint_path)
+            if meta.get("config_hash") == self.config.hash:
+                self.progress = _Progress.from_json(meta["progress"])
+                states = []
+                for prefix in ("state.", "best."):
+                    own = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+                    states.append(method.state.from_tensors(own, self.device) if own else None)
+                return states[0], states[1]
+        return method.init(problem, self._seed("distill")), None
+
+    def _seed(self, *names: str | int) -> SeedTree:
+        return self.config.seeds().child(*names)
+
+    def _wall(self) -> float:
+        return self.progress.wall_s + time.monotonic() - self.started

@@ -1,0 +1,11 @@
+"""What a finished sweep says: statistics, tables, figures, findings and the report.
+
+The package reads the result table and the files of a run folder; it imports no part of the runtime. Every
+function takes the frame of :func:`ddnl_ray.results.read_run`, so that one run, several concatenated runs and
+a filtered frame are analysed in the same way. Numbers are claims with n: nothing here prints a mean without
+the number of replicates behind it and the interval that they give.
+
+Modules, in the order in which they build on each other: ``names`` (how things are called), ``statistics``
+(intervals), ``scores`` (frame to samples), then ``tables``, ``figures`` and ``findings``, and last
+``sections`` and ``report``.
+"""

@@ -1,0 +1,225 @@
+"""The report: one HTML file to mail, to print and to read on a phone, without other files or a network."""
+
+from __future__ import annotations
+
+import base64
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mode
+from typing import Any
+
+import jinja2
+import pandas as pd
+
+from analysis import names
+from analysis.figures import DARK, LIGHT, Theme, accuracy_figure, render, save_figures
+from analysis.findings import (
+    RIVALS,
+    Comparison,
+    Verdict,
+    caveats,
+    comparisons,
+    details,
+    nothing_to_compare,
+    summaries,
+)
+from analysis.previews import grouped, previews
+from analysis.scores import Setting, select_on
+from analysis.tables import AccuracyTable, SettingRow, accuracy_table, accuracy_text, empty_sentence
+from analysis.trials import Cell, cells, costs, failures, num_stopped, tuned
+from ddnl_ray.files import write_atomic
+
+SHORT_FINDINGS = 120
+"""Comparisons that are shown at once; more are folded away under their summary."""
+
+PIXELS_PER_INCH = 120
+"""Size of the figure on a wide screen; it shrinks to fit."""
+
+SIGNS = {
+    Verdict.HIGHER: "▲",
+    Verdict.LOWER: "▼",
+    Verdict.NOT_FOUND: "≈",
+    Verdict.NO_INTERVAL: "?",
+    Verdict.UNMATCHED: "?",
+}
+
+
+@dataclass(frozen=True)
+class Differences:
+    """The differences to one rival as a grid.
+
+    Attributes:
+        rival: The rival in words.
+        ipcs: The columns.
+        usual_n: The most frequent n of a difference; others are stated beside it.
+        groups: By data, noise and networks, then by method, then by IPC.
+    """
+
+    rival: str
+    ipcs: list[int]
+    usual_n: int
+    groups: dict[str, dict[str, dict[int | None, Comparison]]]
+
+
+@dataclass(frozen=True)
+class TableGroup:
+    """The rows of the accuracy table that share data, noise and networks, with their footnote marks."""
+
+    title: str
+    rows: list[tuple[SettingRow, str]]
+
+
+def write_report(run: Path, frame: pd.DataFrame, split: str = "test", confidence: float = 0.95) -> Path:
+    """Write ``report.html`` into a run folder, and the figures that it links to into its folder ``figures``.
+
+    Args:
+        run: The run folder; previews and ``sweep.yaml`` are read from it where they exist.
+        frame: The result table, with any outcome: no score, no baseline and no row at all are said in a
+            sentence.
+        split: The split that the report is about.
+        confidence: Coverage of the intervals, in (0, 1).
+
+    Returns:
+        The path of the report.
+    """
+    save_figures(frame, run / "figures", split)
+    path = run / "report.html"
+    write_atomic(path, render_report(run, frame, split, confidence).encode())
+    return path
+
+
+def render_report(run: Path, frame: pd.DataFrame, split: str = "test", confidence: float = 0.95) -> str:
+    """Return the report as HTML; everything that comes from data is escaped."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "percent": names.percent,
+        "duration": names.duration,
+        "split_name": names.split_name,
+        "accuracy_text": accuracy_text,
+        "place": place,
+    }
+    environment.globals |= {"counted": names.counted, "signs": SIGNS}
+    found = cells(frame)
+    return environment.get_template("report.html.j2").render(
+        title=run.name,
+        split=split,
+        confidence=f"{100 * confidence:g} %",
+        selected_on=select_on(frame),
+        facts=_facts(found),
+        findings=_findings(frame, split, confidence),
+        figure=_figure(frame, split, confidence),
+        table=_table(accuracy_table(frame, split, confidence)),
+        previews=grouped(previews(run, frame, split)),
+        tuning={"cells": tuned(found), "num_stopped": num_stopped(found)},
+        failures=failures(found),
+        costs=costs(found),
+        provenance=_provenance(frame),
+        sweep_file=_text(run / "sweep.yaml"),
+    )
+
+
+def differences(found: list[Comparison], rival: str) -> Differences:
+    """Lay the comparisons with one rival out as a grid."""
+    mine = [comparison for comparison in found if comparison.rival == rival]
+    ipcs = sorted({comparison.setting.ipc for comparison in mine if comparison.setting.ipc is not None})
+    groups: dict[str, dict[str, dict[int | None, Comparison]]] = {}
+    for comparison in mine:
+        setting = comparison.setting
+        methods = groups.setdefault(_conditions(setting), {})
+        methods.setdefault(setting.method, {})[setting.ipc] = comparison
+    return Differences(RIVALS[rival], ipcs, mode(item.difference.n for item in mine), groups)
+
+
+def table_groups(table: AccuracyTable) -> list[TableGroup]:
+    """Split the accuracy table where data, noise or networks change."""
+    groups: dict[str, list[tuple[SettingRow, str]]] = {}
+    for i, row in enumerate(table):
+        groups.setdefault(_conditions(row), []).append((row, table.marks(i)))
+    return [TableGroup(title, rows) for title, rows in groups.items()]
+
+
+def place(row: SettingRow) -> str:
+    """Return the CSS variables that draw the mean and the interval of a row on a scale from 0 to 100 %."""
+    low, high = (row.mean, row.mean) if math.isnan(row.low) else (max(0.0, row.low), min(1.0, row.high))
+    return f"--mean: {100 * row.mean:.1f}%; --low: {100 * low:.1f}%; --high: {100 * high:.1f}%"
+
+
+def _conditions(setting: Setting) -> str:
+    parts = (setting.dataset, setting.noise_label, setting.networks)
+    return " · ".join(part for part in parts if part)
+
+
+def _facts(found: list[Cell]) -> dict[str, Any]:
+    failed = failures(found)
+    return {
+        "num_cells": len(found),
+        "num_scored": sum(cell.selected is not None for cell in found),
+        "num_trials": sum(len(cell.trials) for cell in found),
+        "num_failed": sum(failure.num_trials for failure in failed),
+        "wall_s": sum(cost.wall_s for cost in costs(found)),
+    }
+
+
+def _findings(frame: pd.DataFrame, split: str, confidence: float) -> dict[str, Any]:
+    found = comparisons(frame, split, confidence)
+    return {
+        "lead": summaries(found) if found else [nothing_to_compare(frame, split)],
+        "grids": [differences(found, rival) for rival in RIVALS if any(item.rival == rival for item in found)],
+        "sentences": details(found),
+        "caveats": caveats(found, confidence),
+        "is_short": len(found) <= SHORT_FINDINGS,
+        "is_silent_somewhere": any(item.verdict in (Verdict.NO_INTERVAL, Verdict.UNMATCHED) for item in found),
+    }
+
+
+def _figure(frame: pd.DataFrame, split: str, confidence: float) -> dict[str, Any]:
+    """Return the figure for wide and narrow, light and dark screens as data URIs."""
+
+    def draw(theme: Theme, columns: int | None = None) -> tuple[str, float]:
+        figure = accuracy_figure(frame, split, confidence=confidence, theme=theme, columns=columns)
+        encoded = base64.b64encode(render(figure, "svg")).decode()
+        return f"data:image/svg+xml;base64,{encoded}", figure.get_figwidth()
+
+    light, inches = draw(LIGHT)
+    return {
+        "width": round(PIXELS_PER_INCH * inches),
+        "wide light": light,
+        "wide dark": draw(DARK)[0],
+        "narrow light": draw(LIGHT, 1)[0],
+        "narrow dark": draw(DARK, 1)[0],
+    }
+
+
+def _table(table: AccuracyTable) -> dict[str, Any]:
+    return {
+        "groups": table_groups(table),
+        "caption": table.caption,
+        "is_loud": table.selected_on == "test",
+        "footnotes": table.footnotes,
+        "empty": empty_sentence(table),
+    }
+
+
+def _provenance(frame: pd.DataFrame) -> dict[str, list[str]]:
+    """Return the distinct values of the columns that say where the numbers come from."""
+    columns = {
+        "run": "run",
+        "code version": "code_version",
+        "device": "device",
+        "finished at": "finished_at",
+        "expert keys": "expert_key",
+    }
+    values = {label: sorted(map(str, frame[column].dropna().unique())) for label, column in columns.items()}
+    values["finished at"] = values["finished at"][-1:]
+    return values
+
+
+def _text(path: Path) -> str | None:
+    return path.read_text(errors="replace") if path.is_file() else None

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from ddnl_ray.data.dsa import Dsa
 from ddnl_ray.distill.base import Distilled
-from ddnl_ray.errors import RequestError
+from ddnl_ray.errors import RequestError, require_known
 from ddnl_ray.models import NetworkSpec, build
 from ddnl_ray.seeds import SeedTree
 
@@ -53,6 +53,10 @@ class EvalRecipe:
                 raise RequestError(f"evaluate: {name} must be at least 1, but got {getattr(self, name)}")
         if self.lr is not None and not self.lr > 0:
             raise RequestError(f"evaluate: lr must be above 0 or null, but got {self.lr}")
+        if not 0 <= self.momentum < 1:
+            raise RequestError(f"evaluate: momentum must lie in [0, 1), but got {self.momentum}")
+        if not self.weight_decay >= 0:
+            raise RequestError(f"evaluate: weight_decay must be 0 or more, but got {self.weight_decay}")
 
     @property
     def drop_epoch(self) -> int:
@@ -113,8 +117,9 @@ def train_and_score(
         seed: Determines initialisation, order and augmentation.
 
     Raises:
-        RequestError: The recipe has no learning rate and the method learnt none.
+        RequestError: The recipe has no learning rate and the method learnt none, or there is no split to choose on.
     """
+    require_known("selection split", select_on, splits)
     trainer = _Trainer(training, recipe, network, num_classes, seed)
     best_accuracy, best_epoch, best_model = -1.0, 0, trainer.model
     marks = {round((i + 1) * recipe.epochs / recipe.checkpoints) for i in range(recipe.checkpoints)} | {recipe.epochs}

@@ -60,10 +60,10 @@ def sha256(data: bytes | memoryview) -> str:
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Any], metadata: Mapping[str, Any] | None = None) -> None:
-    """Write tensors atomically as safetensors; ``metadata`` is kept in the header as JSON."""
+    """Write tensors atomically as safetensors; ``metadata`` (JSON, NaN and infinity allowed) is kept in the header."""
     from safetensors.torch import save
 
-    header = {"ddnl": canonical(dict(metadata or {}))}
+    header = {"ddnl": json.dumps(dict(metadata or {}), sort_keys=True)}
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     write_atomic(path, save(plain, metadata=header))
 

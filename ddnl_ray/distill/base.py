@@ -125,8 +125,8 @@ class Method(ABC, Generic[S]):
     """A distillation method.
 
     A method reads no files, keeps no state of its own and draws every random number from the seed it is given. Step
-    ``i`` depends on the state, the problem and ``seed.child("step", i)`` alone, so a run may be stopped after any step
-    and continued elsewhere, bit for bit.
+    ``i`` depends on the state, the problem and generators that the seed derives from ``i`` alone, so a run may be
+    stopped after any step and continued elsewhere, bit for bit.
     """
 
     name: ClassVar[str]
@@ -161,7 +161,7 @@ def shuffled_rows(problem: Problem, seed: SeedTree) -> list[Tensor]:
         own = problem.rows_of(label)
         if len(own) < problem.ipc:
             raise RequestError(
-                f"ipc is {problem.ipc}, but class {label} has only {len(own)} training images with that observed label; "
+                f"ipc is {problem.ipc}, but class {label} has only {len(own)} training images with that label; "
                 "choose a smaller ipc"
             )
         order = torch.randperm(len(own), generator=seed.child("class", label).torch())

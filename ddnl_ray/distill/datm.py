@@ -68,6 +68,10 @@ class DatmConfig(TrajectoryConfig):
             )
         if self.expansion_end_epoch < 1:
             raise RequestError(f"expansion_end_epoch must be at least 1, but got {self.expansion_end_epoch}")
+        if not self.lr_y >= 0:
+            raise RequestError(f"lr_y must be 0 or more, but got {self.lr_y}")
+        if not 0 <= self.momentum_y < 1:
+            raise RequestError(f"momentum_y must lie in [0, 1), but got {self.momentum_y}")
         if not self.threshold > 0:
             raise RequestError(f"threshold must be above 0, but got {self.threshold}")
 

@@ -15,7 +15,7 @@ import torch
 
 from ddnl_ray.distill.base import Distilled, Method, Problem, StepInfo, pick_per_class
 from ddnl_ray.distill.trajectory import TrajectoryConfig, TrajectoryState, apply_update, matching_gradient
-from ddnl_ray.errors import require_known
+from ddnl_ray.errors import RequestError, require_known
 from ddnl_ray.seeds import SeedTree
 
 
@@ -32,6 +32,8 @@ class MttConfig(TrajectoryConfig):
         """Check the ranges."""
         super().__post_init__()
         require_known("pix_init", self.pix_init, ["real", "noise"])
+        if not self.max_loss > 0:
+            raise RequestError(f"max_loss must be above 0, but got {self.max_loss}")
 
 
 @dataclass(frozen=True)

@@ -61,6 +61,8 @@ class TrajectoryConfig:
         for name in ("lr_img", "lr_lr"):
             if not getattr(self, name) >= 0:
                 raise RequestError(f"{name} must be 0 or more, but got {getattr(self, name)}")
+        if not 0 <= self.momentum_img < 1:
+            raise RequestError(f"momentum_img must lie in [0, 1), but got {self.momentum_img}")
         if not self.lr_teacher >= MIN_STEP_SIZE:
             raise RequestError(f"lr_teacher must be at least {MIN_STEP_SIZE}, but got {self.lr_teacher}")
 
@@ -172,7 +174,8 @@ def apply_update(
         momentum_y: Momentum of the label logits.
     """
     loss = float(gradient.loss)
-    finite = all(bool(part.isfinite().all()) for part in (gradient.images, gradient.step_size))
+    parts = (gradient.images, gradient.labels, gradient.step_size)
+    finite = all(part is None or bool(part.isfinite().all()) for part in parts)
     if not (loss <= max_loss and finite and loss < float("inf")):
         return replace(state, iteration=state.iteration + 1), StepInfo(loss, accepted=False)
     velocity_images = config.momentum_img * state.velocity_images + gradient.images

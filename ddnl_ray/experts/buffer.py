@@ -55,10 +55,11 @@ class ArrayExperts:
 
 
 def read_only(array: npt.NDArray[np.generic], dtype: str = "float32") -> Tensor:
-    """Return a tensor over a read-only array without a copy, guarded against writes.
+    """Return a tensor over a read-only array without a copy, on which in-place operations raise.
 
     An in-place operation on ``torch.from_numpy`` of shared memory would silently change the buffer of every other
-    process. A tensor made in inference mode refuses it; clone it before it takes part in a graph.
+    process. On a tensor made in inference mode it raises, but only after it has written (torch checks last): the fault
+    is loud, not prevented. So keep the view to yourself and hand out clones, which may also take part in a graph.
     """
     with warnings.catch_warnings(), torch.inference_mode():
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")

@@ -18,7 +18,8 @@ def gsam_direction(loss: Callable[[Tensor], Tensor], theta: Tensor, rho: float, 
     """Return the loss at ``theta`` and the GSAM update direction.
 
     With ``g = grad loss(theta)``, the perturbation ``e = rho * theta^2 g / | |theta| g |`` and
-    ``g' = grad loss(theta + e)``, the direction is ``g' - alpha * v``, where ``v`` is the component of ``g`` orthogonal to ``g'``.
+    ``g' = grad loss(theta + e)``, the direction is ``g' - alpha * v``, where ``v`` is the component of ``g``
+    orthogonal to ``g'``.
 
     Args:
         loss: Maps weights [P] to a scalar; called twice, on the same augmented batch.

@@ -43,3 +43,6 @@ class ExpertRecipe:
             raise RequestError(f"experts: lr must be above 0, but got {self.lr}")
         if not 0 <= self.momentum < 1:
             raise RequestError(f"experts: momentum must lie in [0, 1), but got {self.momentum}")
+        for name in ("weight_decay", "rho", "alpha"):
+            if not getattr(self, name) >= 0:
+                raise RequestError(f"experts: {name} must be 0 or more, but got {getattr(self, name)}")

@@ -25,6 +25,7 @@ from ddnl_ray.experts.buffer import DTYPES
 from ddnl_ray.experts.recipe import ExpertRecipe
 from ddnl_ray.experts.train import Trajectory
 from ddnl_ray.files import digest, read_json, sha256, write_json, write_tensors
+from ddnl_ray.seeds import SeedTree
 
 FORMAT_VERSION = 1
 
@@ -51,6 +52,10 @@ class BufferId:
     def key(self) -> str:
         """The folder's name: 16 hexadecimal digits."""
         return digest({"format": FORMAT_VERSION, **dataclasses.asdict(self)})
+
+    def seeds(self, index: int) -> SeedTree:
+        """Return the seed tree of one expert: own to the data and the labels, whatever the recipe."""
+        return SeedTree.root(self.seed).child("expert", self.data, self.labels, index)
 
 
 @dataclass(frozen=True)
@@ -185,7 +190,7 @@ class ExpertStore:
     def buffers(self) -> Iterator[StoredBuffer]:
         """Yield every buffer of the store, by name."""
         for folder in sorted(self.root.glob("*/buffer.json")):
-            files = list(folder.parent.iterdir())
+            files = [file for file in folder.parent.iterdir() if not file.name.startswith(".")]
             used = folder.parent / "used"
             yield StoredBuffer(
                 key=folder.parent.name,

@@ -19,7 +19,7 @@ from ddnl_ray.seeds import SeedTree
 
 @dataclass(frozen=True, kw_only=True)
 class TrialConfig:
-    """Everything that determines a trial's result; its hash is the trial's name."""
+    """Everything that determines a trial's result."""
 
     data: str
     """Fingerprint of the prepared data."""
@@ -94,6 +94,7 @@ class Options:
     Attributes:
         run: Name of the run, for the rows.
         cell: Name of the cell, for the rows.
+        trial: Name of the trial, for the rows.
         graph_memory: Bytes for kept student graphs.
         checkpoint_s: Seconds between checkpoints.
         limit_s: Wall time after which the trial ends as ``timeout``.
@@ -103,6 +104,7 @@ class Options:
 
     run: str
     cell: str
+    trial: str
     graph_memory: int = 0
     checkpoint_s: float = 30.0
     limit_s: float = math.inf

@@ -25,7 +25,7 @@ def shared_columns(config: TrialConfig, inputs: TrialInputs, options: Options) -
     return {
         "run": options.run,
         "cell": options.cell,
-        "trial": config.hash,
+        "trial": options.trial,
         "dataset": f"{config.dataset}n" if natural else config.dataset,
         "noise": config.noise.kind,
         "noise_rate": rate if rate is not None else 0.0,

@@ -104,16 +104,18 @@ class _Trial:
         self.config, self.inputs, self.folder, self.options = config, inputs, folder, options
         self.checkpoint_path = folder / "checkpoint.safetensors"
         self.progress = _Progress()
+        self.total = 0
         self.started = self.saved = time.monotonic()
         self.device = inputs.data.train_images.device
 
     def run(self) -> list[dict[str, Any]]:
         """Distil, evaluate, export; return the rows."""
         kind = METHODS[self.config.method]
-        method: Method[Any] = kind.method(kind.config(**self.config.params))
+        settings = kind.config(**self.config.params)
+        self.total = total = int(getattr(settings, "iterations", 0))
+        method: Method[Any] = kind.method(settings)
         problem = self._problem()
         state, best = self._restore(method, problem)
-        total = int(self.config.params.get("iterations", 0))
         while state.iteration < total:
             state = self._step(method, state, problem)
             if self._is_look(state.iteration, total):
@@ -121,7 +123,9 @@ class _Trial:
             if time.monotonic() - self.saved > self.options.checkpoint_s:
                 self._save(state, best)
         if total and not self.progress.accepted:
-            raise _End(Outcome.DIVERGED)
+            raise _End(Outcome.DIVERGED if math.isfinite(self.progress.last_loss) else Outcome.NONFINITE)
+        if not all(bool(tensor.isfinite().all()) for tensor in state.tensors().values()):
+            raise _End(Outcome.NONFINITE)
         return self._evaluate(method, state, best, problem)
 
     def _problem(self) -> Problem:
@@ -276,13 +280,18 @@ class _Trial:
         """Write a checkpoint and tell the watcher."""
         tensors = {f"state.{name}": tensor for name, tensor in state.tensors().items()}
         if best is not None:
-            tensors |= {f"best.{name}": tensor for name, tensor in best.tensors().items()}
+            # Cloned because the best state may be the state itself, and safetensors refuses shared memory.
+            tensors |= {f"best.{name}": tensor.clone() for name, tensor in best.tensors().items()}
         self.progress.wall_s, now = self._wall(), time.monotonic()
         self.started = self.saved = now
         meta = {"config_hash": self.config.hash, "progress": self.progress.as_json()}
         write_tensors(self.checkpoint_path, tensors, meta)
-        total = self.config.params.get("iterations", 0)
-        live = {"iteration": state.iteration, "iterations": total, "looks": self.progress.as_json()["looks"]}
+        live = {
+            "trial": self.options.trial,
+            "iteration": state.iteration,
+            "iterations": self.total,
+            "looks": self.progress.as_json()["looks"],
+        }
         write_json(self.folder / "progress.json", live)
         self.options.on_progress(state.iteration)
 

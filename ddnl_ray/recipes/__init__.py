@@ -1,0 +1,15 @@
+"""Published settings per method, data set and IPC, each with its source: where a sweep starts before it overrides.
+
+A recipe is a function of (data set, ipc, noise); a cell of a sweep is a recipe plus small overrides.
+"""
+
+from __future__ import annotations
+
+from ddnl_ray.recipes.base import Recipe
+from ddnl_ray.recipes.baselines import full, random
+from ddnl_ray.recipes.datm import datm
+from ddnl_ray.recipes.mtt import mtt
+
+RECIPES = {"mtt": mtt, "datm": datm, "random": random, "full": full}
+
+__all__ = ["RECIPES", "Recipe"]

@@ -1,0 +1,63 @@
+"""What a recipe holds, and how the nearest published setting is found."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from ddnl_ray.evaluate import EvalRecipe
+from ddnl_ray.experts import ExpertRecipe
+from ddnl_ray.models import NetworkSpec
+
+DSA = "color_crop_cutout_flip_scale_rotate"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """All settings of a method on a data set at an IPC.
+
+    Attributes:
+        params: Hyper-parameters of the method.
+        network: The backbone.
+        zca: Whether the images are whitened.
+        augment: DSA strategy of experts, student and evaluation, or None.
+        evaluation: How networks are trained on the result.
+        experts: How experts are trained, for methods that match them.
+        num_experts: How many.
+        source: Where the numbers come from.
+    """
+
+    params: Mapping[str, Any]
+    network: NetworkSpec
+    zca: bool
+    augment: str | None
+    evaluation: EvalRecipe
+    experts: ExpertRecipe | None = None
+    num_experts: int = 0
+    source: str
+
+
+T = TypeVar("T")
+
+
+def nearest_setting(table: Mapping[tuple[str, int], T], dataset: str, ipc: int, fallback: str) -> tuple[T, str]:
+    """Return the setting for a data set and IPC, and in words which one it is.
+
+    The setting of the largest published IPC that is not above ``ipc`` is taken, else that of the smallest; a data set
+    without settings takes those of ``fallback``.
+    """
+    own = sorted(size for name, size in table if name == dataset)
+    name = dataset if own else fallback
+    sizes = own or sorted(size for key, size in table if key == fallback)
+    below = [size for size in sizes if size <= ipc]
+    chosen = below[-1] if below else sizes[0]
+    exact = name == dataset and chosen == ipc
+    return table[name, chosen], f"{name} ipc {chosen}" + ("" if exact else f" (nearest to {dataset} ipc {ipc})")
+
+
+def backbone(dataset: str) -> NetworkSpec:
+    """Return the field's ConvNet for a data set: depth 4 at 64 pixels, 3 at 32; the digits of 8 pixels take 2."""
+    if dataset == "digits":
+        return NetworkSpec("convnet2", 32)
+    return NetworkSpec("convnet4" if dataset == "tinyimagenet" else "convnet3")

@@ -1,0 +1,294 @@
+"""Driving a sweep: experts as Ray tasks, buffers in the object store, trials under Ray Tune, results in the ledger.
+
+The ledger is the truth and Tune only executes: whatever happens to Tune, the same command finishes the rest.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from ddnl_ray.experts import BufferId, ExpertStore, window
+from ddnl_ray.results import Outcome
+from ddnl_ray.sweep.ledger import Ledger
+from ddnl_ray.sweep.options import trial_options
+from ddnl_ray.sweep.plan import Cell, Plan
+from ddnl_ray.sweep.runtime import max_concurrent, ray_session
+from ddnl_ray.sweep.status import begin
+from ddnl_ray.sweep.studies import Job, Studies
+from ddnl_ray.trial import TrialInputs
+from ddnl_ray.trial.rows import shared_columns
+
+MAX_FAILURES = 3
+
+
+@dataclass(frozen=True)
+class Need:
+    """An expert buffer that a sweep needs.
+
+    Attributes:
+        buffer: What it is.
+        cell: A cell that needs it (its labels and data are those of all that do).
+        num_experts: How many experts.
+        last_epoch: The last epoch that any of its cells reads, beside the final one.
+    """
+
+    buffer: BufferId
+    cell: Cell
+    num_experts: int
+    last_epoch: int
+
+    @property
+    def epochs(self) -> tuple[int, ...]:
+        """The epochs that are put into the object store."""
+        return window(self.last_epoch, self.buffer.recipe.epochs)
+
+
+class Watcher(Protocol):
+    """Told what a sweep does, to show it."""
+
+    def stage(self, text: str) -> None:
+        """Note that a stage of the sweep starts."""
+
+    def experts(self, done: int, total: int) -> None:
+        """Note how many experts are there."""
+
+    def trials(self, studies: Studies, running: int) -> None:
+        """Note that trials have started or ended."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where a sweep runs.
+
+    Attributes:
+        address: None for this machine alone, else a Ray cluster.
+        cpus: Cores to use on this machine; None: all.
+        gpus: GPUs to use on this machine; None: all.
+    """
+
+    address: str | None = None
+    cpus: int | None = None
+    gpus: int | None = None
+
+
+def needs(plan: Plan, cells: list[Cell]) -> dict[str, Need]:
+    """Return the expert buffers that cells need, by key."""
+    found: dict[str, Need] = {}
+    for cell in cells:
+        buffer = plan.buffer(cell)
+        if buffer is None:
+            continue
+        old = found.get(buffer.key)
+        num, last = cell.config.num_experts, cell.last_epoch
+        if old is not None:
+            num, last = max(num, old.num_experts), max(last, old.last_epoch)
+        found[buffer.key] = Need(buffer, cell, num, last)
+    return found
+
+
+def verify_experts(needed: dict[str, Need], store: ExpertStore, rebuild: bool) -> None:
+    """Check the stored experts that a sweep will read.
+
+    Raises:
+        CorruptFileError: A shard fails its checks and ``rebuild`` is off.
+    """
+    for key, need in needed.items():
+        if rebuild:
+            store.discard_corrupt(key, need.num_experts)
+        else:
+            store.verify(key, need.num_experts, need.epochs)
+
+
+def run_sweep(plan: Plan, run: Path, store: ExpertStore, machine: Machine, watcher: Watcher, rebuild: bool) -> None:
+    """Run what is left of a sweep, and write ``results.parquet``.
+
+    Args:
+        plan: The sweep.
+        run: The run folder.
+        store: The expert store.
+        machine: Where to run.
+        watcher: Told what happens.
+        rebuild: Whether to train corrupt experts again instead of refusing them.
+
+    Raises:
+        RequestError: The run folder is not ours, or nothing fits on the machine.
+        CorruptFileError: A stored expert is corrupt.
+    """
+    ledger = Ledger(run)
+    ledger.open(plan.sweep)
+    begin(plan, ledger)
+    studies = Studies(plan, ledger.finished())
+    needed = needs(plan, studies.remaining())
+    verify_experts(needed, store, rebuild)
+    if studies.is_exhausted:
+        watcher.trials(studies, 0)
+        ledger.consolidate()
+        return
+    watcher.stage("starting Ray")
+    with ray_session(machine.address, machine.cpus, machine.gpus, run / "logs" / "ray.log") as ray:
+        concurrent = max_concurrent(ray, plan.sweep.resources)
+        shelf = _Shelf(ray, plan)
+        _build_experts(ray, shelf, needed, store, watcher)
+        shelf.open_buffers(needed, store)
+        try:
+            _run_trials(Execution(plan, ledger, studies, shelf, watcher), run, concurrent)
+        finally:
+            ledger.consolidate()
+
+
+class _Shelf:
+    """The plan's data and labels in the object store, put there on first use."""
+
+    def __init__(self, ray: Any, plan: Plan) -> None:
+        self._ray, self.plan = ray, plan
+        self._data: dict[bool, Any] = {}
+        self._labels: dict[Any, Any] = {}
+        self._buffers: dict[str, Any] = {}
+
+    def data(self, cell: Cell) -> Any:
+        from ddnl_ray.sweep.worker import SharedData
+
+        if cell.zca not in self._data:
+            data = self.plan.data[cell.zca]
+            self._data[cell.zca] = SharedData(self._ray.put(data.arrays()), data.meta())
+        return self._data[cell.zca]
+
+    def labels(self, cell: Cell) -> Any:
+        if cell.labels_key not in self._labels:
+            self._labels[cell.labels_key] = self._ray.put(self.plan.labels[cell.labels_key])
+        return self._labels[cell.labels_key]
+
+    def open_buffers(self, needed: dict[str, Need], store: ExpertStore) -> None:
+        """Start the actor of every buffer."""
+        from ddnl_ray.sweep.shared import ExpertBuffer
+        from ddnl_ray.sweep.worker import SharedBuffer
+
+        root = str(store.root.resolve())
+        for key, need in needed.items():
+            store.touch(key)
+            actor = ExpertBuffer.options(name=f"experts:{key}").remote(  # type: ignore[attr-defined]
+                root, key, need.num_experts, need.epochs
+            )
+            self._buffers[key] = SharedBuffer(actor, need.buffer, need.num_experts, need.epochs)
+
+    def buffer(self, cell: Cell) -> Any:
+        buffer = self.plan.buffer(cell)
+        return self._buffers[buffer.key] if buffer is not None else None
+
+
+def _build_experts(ray: Any, shelf: _Shelf, needed: dict[str, Need], store: ExpertStore, watcher: Watcher) -> None:
+    """Train what the store lacks, all buffers at once."""
+    from ddnl_ray.sweep.worker import run_expert
+
+    total = sum(need.num_experts for need in needed.values())
+    missing = {key: store.missing(key, need.num_experts) for key, need in needed.items()}
+    done = total - sum(map(len, missing.values()))
+    if total:
+        watcher.experts(done, total)
+    resources = shelf.plan.sweep.resources
+    task = run_expert.options(num_cpus=resources.cpu, num_gpus=resources.gpu)
+    waiting = []
+    for key, need in needed.items():
+        if not missing[key]:
+            continue
+        config = need.cell.config
+        about = {"dataset": config.dataset, "noise": config.noise.slug(), "noise_seed": config.noise_seed}
+        store.describe(need.buffer, about)
+        data, labels = shelf.data(need.cell), shelf.labels(need.cell)
+        root = str(store.root.resolve())
+        waiting += [
+            task.remote(data.arrays, data.meta, labels, need.buffer, index, root, resources.cpu, resources.gpu)
+            for index in missing[key]
+        ]
+    while waiting:
+        ready, waiting = ray.wait(waiting, num_returns=1)
+        ray.get(ready)
+        done += len(ready)
+        watcher.experts(done, total)
+
+
+@dataclass
+class Execution:
+    """A sweep in execution: what Tune's searcher talks to."""
+
+    plan: Plan
+    ledger: Ledger
+    studies: Studies
+    shelf: _Shelf
+    watcher: Watcher
+    running: dict[str, Job] = field(default_factory=dict)
+    refreshed: float = 0.0
+
+    def start(self, tune_id: str) -> dict[str, Any] | None:
+        """Return the configuration of the next trial; None where none is ready."""
+        from ddnl_ray.sweep.worker import Payload
+
+        job = self.studies.next()
+        if job is None:
+            return None
+        self.running[tune_id] = job
+        self.watcher.trials(self.studies, len(self.running))
+        cell = job.cell
+        shelf = self.shelf
+        payload = Payload(
+            str(self.ledger.run.resolve()),
+            self.plan.sweep,
+            job,
+            shelf.data(cell),
+            shelf.labels(cell),
+            shelf.buffer(cell),
+        )
+        return {"payload": payload}
+
+    def end(self, tune_id: str, error: bool) -> None:
+        """Note that a trial ended; one whose worker died for good is recorded as failed."""
+        job = self.running.pop(tune_id)
+        if not self.ledger.has(job.trial):
+            message = f"its worker died {MAX_FAILURES + 1} times" if error else "it ended without a result"
+            self.ledger.publish(job.trial, [self._failed(job, message)], self.plan.sweep.search.select_on)
+        self.studies.complete(job, self.ledger.read(job.trial))
+        self.watcher.trials(self.studies, len(self.running))
+        if time.monotonic() - self.refreshed > 10:
+            self.ledger.consolidate()
+            self.refreshed = time.monotonic()
+
+    def _failed(self, job: Job, message: str) -> dict[str, Any]:
+        cell = job.cell
+        inputs = TrialInputs(self.plan.data[cell.zca], self.plan.labels[cell.labels_key])
+        row = shared_columns(job.config, inputs, trial_options(self.plan.sweep, job))
+        return {**row, "wall_s": 0.0, "outcome": Outcome.FAILED, "message": message}
+
+
+def _run_trials(execution: Execution, run: Path, concurrent: int) -> None:
+    """Let Ray Tune run every trial that is left."""
+    from ray import tune
+
+    from ddnl_ray.sweep.tuning import CellSearcher
+    from ddnl_ray.sweep.worker import run_payload
+
+    storage = run / ".tune"
+    shutil.rmtree(storage, ignore_errors=True)
+    resources = execution.plan.sweep.resources
+    bundle = {"CPU": resources.cpu} | ({"GPU": resources.gpu} if resources.gpu else {})
+    tuner = tune.Tuner(
+        tune.with_resources(run_payload, tune.PlacementGroupFactory([bundle])),
+        tune_config=tune.TuneConfig(
+            search_alg=CellSearcher(execution),
+            num_samples=-1,
+            max_concurrent_trials=concurrent,
+            reuse_actors=True,
+        ),
+        run_config=tune.RunConfig(
+            name="tune",
+            storage_path=str(storage.resolve()),
+            verbose=0,
+            failure_config=tune.FailureConfig(max_failures=MAX_FAILURES),
+        ),
+    )
+    execution.watcher.stage("running trials")
+    tuner.fit()
+    shutil.rmtree(storage, ignore_errors=True)

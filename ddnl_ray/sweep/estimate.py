@@ -1,0 +1,98 @@
+"""What a sweep would do: cells, what is there already, what must be made, bytes and an estimate of the time."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ddnl_ray.experts import ExpertStore
+from ddnl_ray.experts.buffer import DTYPES
+from ddnl_ray.models import Flat, build
+from ddnl_ray.seeds import SeedTree
+from ddnl_ray.sweep.driver import Need, needs
+from ddnl_ray.sweep.ledger import Ledger
+from ddnl_ray.sweep.plan import Cell, Plan
+from ddnl_ray.sweep.probe import Probe
+from ddnl_ray.sweep.studies import Studies, trial_name
+
+
+def estimate(plan: Plan, run: Path, store: ExpertStore) -> dict[str, Any]:
+    """Return the plan in figures.
+
+    Durations of trials come from the finished trials of the same method and IPC where the run has some, else from timing
+    a few steps on this machine with one thread.
+    """
+    finished = Ledger(run).finished()
+    studies = Studies(plan, finished)
+    needed = needs(plan, studies.remaining())
+    probe = Probe(plan)
+    missing = {key: len(store.missing(key, need.num_experts)) for key, need in needed.items()}
+    known: dict[tuple[str, int | None], list[float]] = defaultdict(list)
+    left: Counter[tuple[str, int | None]] = Counter()
+    example: dict[tuple[str, int | None], Cell] = {}
+    for cell in plan.cells:
+        kind = cell.config.method, cell.config.ipc
+        for number in range(cell.trials):
+            name = trial_name(cell, number)
+            if name in studies.ended:
+                known[kind].append(studies.ended[name].wall_s)
+            else:
+                left[kind] += 1
+                example[kind] = cell
+    each = {
+        kind: sum(known[kind]) / len(known[kind]) if known[kind] else probe.trial_seconds(example[kind])
+        for kind in left
+    }
+    expert_seconds = sum(missing[key] * probe.expert_seconds(need.cell) for key, need in needed.items() if missing[key])
+    total = expert_seconds + sum(each[kind] * count for kind, count in left.items())
+    return {
+        "run": str(run),
+        "cells": len(plan.cells),
+        "trials": plan.num_trials,
+        "cached": studies.cached,
+        "experts": sum(need.num_experts for need in needed.values()),
+        "experts_cached": sum(need.num_experts for need in needed.values()) - sum(missing.values()),
+        "store_bytes": sum(
+            _bytes(plan, need, need.buffer.recipe.epochs + 1) * missing[key] for key, need in needed.items()
+        ),
+        "object_store_bytes": sum(_bytes(plan, need, len(need.epochs)) * need.num_experts for need in needed.values()),
+        "core_seconds": total,
+        "trial_seconds": {f"{method} ipc {ipc}" if ipc else method: each[method, ipc] for method, ipc in each},
+    }
+
+
+def estimate_text(plan: Plan, figures: dict[str, Any]) -> str:
+    """Return the figures as lines for a person."""
+    lines = [
+        f"{plan.sweep.name}: {figures['cells']} cells, {figures['trials']} trials, {figures['cached']} there already"
+    ]
+    shown = plan.cells[:20]
+    for cell in shown:
+        study = f"{cell.trials} trials over {', '.join(cell.space)}" if cell.space else "1 trial"
+        lines.append(f"  {cell.name}: {study}; {cell.source}")
+    if len(plan.cells) > len(shown):
+        lines.append(f"  ... and {len(plan.cells) - len(shown)} more")
+    lines.append(
+        f"experts: {figures['experts']} needed, {figures['experts_cached']} stored; "
+        f"{figures['store_bytes'] / 2**20:.1f} MiB to write, "
+        f"{figures['object_store_bytes'] / 2**20:.1f} MiB in the object store"
+    )
+    for kind, seconds in figures["trial_seconds"].items():
+        lines.append(f"about {seconds:.0f} s for a trial of {kind}")
+    cpu = plan.sweep.resources.cpu
+    lines.append(
+        f"estimate: {figures['core_seconds'] / 60:.1f} minutes one trial at a time, divided by how many run at once"
+    )
+    lines.append(f"each trial takes cpu {cpu:g}, gpu {plan.sweep.resources.gpu:g}; run without --dry-run to start")
+    return "\n".join(lines)
+
+
+def _bytes(plan: Plan, need: Need, epochs: int) -> int:
+    """Return the bytes of one expert's snapshots."""
+    data, config = plan.data[need.cell.zca], need.cell.config
+    network = build(config.network, data.input_shape, data.num_classes, SeedTree.root(0).torch(), "cpu")
+    width = torch.empty(0, dtype=DTYPES[need.buffer.dtype]).element_size()
+    return Flat(network).num_params * width * epochs

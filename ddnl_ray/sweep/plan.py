@@ -1,0 +1,333 @@
+"""From a sweep file to cells: every combination resolved, checked and named before any compute is spent."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ddnl_ray.data import Dataset, PrepareConfig, PreparedData, load, prepare
+from ddnl_ray.distill import METHODS
+from ddnl_ray.errors import RequestError, nearest
+from ddnl_ray.experts import BufferId
+from ddnl_ray.files import digest
+from ddnl_ray.models import NetworkSpec
+from ddnl_ray.noise import NoiseConfig, NoisyLabels, apply_noise
+from ddnl_ray.recipes import RECIPES, Recipe
+from ddnl_ray.sweep.schema import NoiseSection, SpaceSection, SweepFile
+from ddnl_ray.trial import TrialConfig
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One combination of the grid, with its study.
+
+    Attributes:
+        name: Readable, and unique to all that determines the cell's results.
+        config: The trial at the recipe's own values; a study changes its ``params``.
+        space: Searched parameters of the cell's method, by name.
+        trials: How many trials the study has.
+        zca: Which prepared data the cell uses.
+        source: Where the recipe's numbers come from.
+    """
+
+    name: str
+    config: TrialConfig
+    space: Mapping[str, SpaceSection]
+    trials: int
+    zca: bool
+    source: str
+
+    @property
+    def labels_key(self) -> tuple[NoiseConfig, int]:
+        """Which noisy labels the cell uses."""
+        return self.config.noise, self.config.noise_seed
+
+    @property
+    def last_epoch(self) -> int:
+        """The last expert epoch that any trial of the study can read."""
+        kind = METHODS[self.config.method]
+        highest = {name: _highest(space) for name, space in self.space.items()}
+        reach = {name: value for name, value in highest.items() if name in ("max_start_epoch", "expert_epochs")}
+        return int(kind.config(**{**self.config.params, **reach}).last_epoch)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A sweep, ready to run.
+
+    Attributes:
+        sweep: The file.
+        cells: In the order of the grid.
+        data: Prepared data by whether they are whitened.
+        labels: Noisy labels by noise and seed of the draw.
+    """
+
+    sweep: SweepFile
+    cells: tuple[Cell, ...]
+    data: Mapping[bool, PreparedData]
+    labels: Mapping[tuple[NoiseConfig, int], NoisyLabels]
+
+    @property
+    def num_trials(self) -> int:
+        """Trials of all studies together."""
+        return sum(cell.trials for cell in self.cells)
+
+    def buffer(self, cell: Cell) -> BufferId | None:
+        """Return the expert buffer that a cell needs."""
+        config = cell.config
+        if config.experts is None:
+            return None
+        data, labels = self.data[cell.zca], self.labels[cell.labels_key]
+        return BufferId(
+            data.fingerprint,
+            labels.select(data.train_index).sha256,
+            config.experts,
+            config.expert_seed,
+            config.expert_dtype,
+        )
+
+
+def make_plan(sweep: SweepFile) -> Plan:
+    """Resolve and check every cell of a sweep.
+
+    Raises:
+        RequestError: A key, a value or a combination is wrong, or the data are missing; no compute is spent before.
+    """
+    _check_parameter_names(sweep)
+    section = sweep.data
+    noises = [noise for entry in sweep.grid.noise for noise in _noises(entry)]
+    dataset = load(section.name, _path(section.root), _path(section.labels), section.size, section.download)
+    _check_selection(sweep, dataset)
+    labels = _draw_labels(sweep, dataset, noises)
+    data: dict[bool, PreparedData] = {}
+    cells: dict[str, Cell] = {}
+    for noise, method, ipc, noise_seed, seed, axes in _combinations(sweep, noises):
+        recipe = RECIPES[method](dataset.name, ipc or 0, noise)
+        zca = recipe.zca if section.zca is None else section.zca
+        if zca not in data:
+            data[zca] = prepare(dataset, _prepare_config(sweep, zca))
+        config = _trial_config(sweep, recipe, method, noise, data[zca])
+        config = dataclasses.replace(config, ipc=ipc, noise_seed=noise_seed, seed=seed)
+        config = dataclasses.replace(config, params={**config.params, **_own(axes, method)})
+        cell = _cell(sweep, config, zca, recipe.source, _own(axes, method))
+        cells.setdefault(cell.name, cell)
+        _check_cell(cell, data[zca], labels[cell.labels_key])
+    return Plan(sweep, tuple(cells.values()), data, labels)
+
+
+def _path(text: str | None) -> Path | None:
+    return Path(text).expanduser() if text is not None else None
+
+
+def _noises(entry: NoiseSection) -> Iterator[NoiseConfig]:
+    """Yield the noise settings of one entry; a rate of 0 is no noise, whatever the kind."""
+    rates = entry.rate if isinstance(entry.rate, list) else [entry.rate]
+    sets = entry.labels if isinstance(entry.labels, list) else [entry.labels]
+    for rate, labels in itertools.product(rates, sets):
+        config = NoiseConfig(kind=entry.kind, rate=rate, map=entry.map, labels=labels, file=entry.file)
+        yield NoiseConfig() if rate == 0 else config
+
+
+def _draw_labels(
+    sweep: SweepFile, dataset: Dataset, noises: list[NoiseConfig]
+) -> dict[tuple[NoiseConfig, int], NoisyLabels]:
+    return {
+        (noise, seed): apply_noise(
+            noise,
+            dataset.train_labels,
+            dataset=dataset.name,
+            num_classes=dataset.num_classes,
+            seed=seed,
+            root=_path(sweep.data.root),
+            clean=dataset.clean_labels,
+        )
+        for noise in noises
+        for seed in sweep.grid.noise_seed
+    }
+
+
+Combination = tuple[NoiseConfig, str, int | None, int, int, dict[str, Any]]
+
+
+def _combinations(sweep: SweepFile, noises: list[NoiseConfig]) -> Iterator[Combination]:
+    """Yield (noise, method, ipc, noise_seed, seed, dotted axes); ``full`` has no ipc and runs once per noise draw."""
+    grid = sweep.grid
+    names = list(grid.parameters)
+    for noise, method, noise_seed in itertools.product(noises, grid.method, grid.noise_seed):
+        if method == "full":
+            yield noise, method, None, noise_seed, grid.seed[0], {}
+            continue
+        for ipc, seed, *values in itertools.product(grid.ipc, grid.seed, *grid.parameters.values()):
+            yield noise, method, ipc, noise_seed, seed, dict(zip(names, values, strict=True))
+
+
+def _own(values: Mapping[str, Any], method: str) -> dict[str, Any]:
+    """Return the parameters of one method, without its prefix."""
+    prefix = f"{method}."
+    return {name.removeprefix(prefix): value for name, value in values.items() if name.startswith(prefix)}
+
+
+def _check_parameter_names(sweep: SweepFile) -> None:
+    """Check that every dotted name is a parameter of a chosen method, and that none is both fixed and searched."""
+    places = {"params": sweep.params, "search.space": sweep.search.space, "grid": sweep.grid.parameters}
+    known = [
+        f"{method}.{field.name}"
+        for method in dict.fromkeys(sweep.grid.method)
+        for field in dataclasses.fields(METHODS[method].config)
+    ]
+    seen: dict[str, str] = {}
+    for place, names in places.items():
+        for name in names:
+            if name not in known:
+                problem = "no chosen method has it" if "." in name or place != "grid" else "unknown key"
+                options = known if place != "grid" or "." in name else [*type(sweep.grid).model_fields, *known]
+                raise RequestError(f"{place}: {name!r}: {problem}: {nearest(name, options)}")
+            if name in seen:
+                raise RequestError(f"{name!r} is set in {seen[name]} and in {place}; keep one of them")
+            seen[name] = place
+    for name, values in sweep.grid.parameters.items():
+        if not isinstance(values, list) or not values:
+            raise RequestError(f"grid: {name!r} needs a list of values, but got {values!r}")
+
+
+def _check_selection(sweep: SweepFile, dataset: Dataset) -> None:
+    chosen = sweep.search.select_on
+    if chosen != "test" and sweep.data.val_fraction == 0:
+        raise RequestError(f"search.select_on is {chosen!r}, but data.val_fraction is 0; set it above 0")
+    if chosen == "val_clean" and dataset.clean_labels is None:
+        raise RequestError("search.select_on is 'val_clean', but the true labels are unknown; use val_noisy")
+
+
+def _prepare_config(sweep: SweepFile, zca: bool) -> PrepareConfig:
+    data = sweep.data
+    return PrepareConfig(
+        subset=data.subset,
+        test_subset=data.test_subset,
+        val_fraction=data.val_fraction,
+        zca=zca,
+        split_seed=data.split_seed,
+    )
+
+
+def _given(**values: Any) -> dict[str, Any]:
+    """Return the values that are not None."""
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _trial_config(sweep: SweepFile, recipe: Recipe, method: str, noise: NoiseConfig, data: PreparedData) -> TrialConfig:
+    """Lay the sweep's changes over a recipe."""
+    budget, model = sweep.budget, sweep.model
+    network = recipe.network
+    if model.name is not None or model.width is not None:
+        network = NetworkSpec(model.name or network.name, model.width if model.width is not None else network.width)
+    full = method == "full"
+    training = sweep.evaluate.full if full else sweep.evaluate
+    epochs = training.epochs or (budget.full_epochs if full else budget.eval_epochs)
+    changes = _given(**{name: getattr(training, name) for name in type(sweep.evaluate.full).model_fields})
+    changes.pop("repeats")
+    evaluation = dataclasses.replace(recipe.evaluation, **(changes | _given(epochs=epochs)))
+    if full and training.checkpoints is None:
+        evaluation = dataclasses.replace(evaluation, checkpoints=evaluation.epochs)
+    params = {**recipe.params, **_own(sweep.params, method)}
+    if "iterations" in params and budget.iterations is not None:
+        params["iterations"] = budget.iterations
+    experts = recipe.experts
+    if experts is not None:
+        own = _given(**{name: getattr(sweep.experts, name) for name in type(sweep.experts).model_fields})
+        own = {name: value for name, value in own.items() if name not in ("seed", "dtype")}
+        experts = dataclasses.replace(experts, network=network, **(own | _given(epochs=budget.expert_epochs)))
+    names = sweep.evaluate.networks or [network.name]
+    return TrialConfig(
+        data=data.fingerprint,
+        dataset=data.name,
+        noise=noise,
+        method=method,
+        params=params,
+        ipc=None,
+        network=network,
+        augment=recipe.augment,
+        experts=experts,
+        num_experts=(budget.experts or recipe.num_experts) if experts is not None else 0,
+        expert_seed=sweep.experts.seed,
+        expert_dtype=sweep.experts.dtype,
+        evaluation=evaluation,
+        eval_networks=tuple(network if name == network.name else NetworkSpec(name) for name in names),
+        repeats=training.repeats,
+        select_on=sweep.search.select_on,
+        eval_every=0 if full else budget.eval_every,
+    )
+
+
+def _cell(sweep: SweepFile, config: TrialConfig, zca: bool, source: str, axes: dict[str, Any]) -> Cell:
+    """Name a cell and give it its study."""
+    space = _own(sweep.search.space, config.method)
+    search = sweep.search if space else sweep.search.model_copy(update={"trials": 1})
+    identity = {
+        "config": dataclasses.asdict(config),
+        "space": {name: item.model_dump() for name, item in space.items()},
+        "search": [search.sampler, search.parallel] if space else None,
+        "stopper": sweep.stopper.model_dump() if sweep.stopper and space else None,
+    }
+    parts = [
+        config.noise.slug(),
+        config.method,
+        *([f"ipc{config.ipc}"] if config.ipc is not None else []),
+        *(f"{name}={value}" for name, value in axes.items()),
+        f"n{config.noise_seed}",
+        f"s{config.seed}",
+    ]
+    slug = re.sub(r"[^A-Za-z0-9.=_-]", "-", "_".join(parts))
+    return Cell(f"{slug}-{digest(identity)[:8]}", config, space, search.trials, zca, source)
+
+
+def _check_cell(cell: Cell, data: PreparedData, labels: NoisyLabels) -> None:
+    """Check what only the resolved cell shows.
+
+    Raises:
+        RequestError: A parameter, the network, the experts or the ipc does not fit.
+    """
+    config = cell.config
+    kind = METHODS[config.method]
+    try:
+        kind.config(**config.params)
+    except TypeError as error:
+        raise RequestError(f"{config.method}: {error}") from error
+    except RequestError as error:
+        raise RequestError(f"{config.method} in cell {cell.name}: {error}") from error
+    for network in (config.network, *config.eval_networks):
+        network.require_fits(data.input_shape)
+    if config.experts is not None and cell.last_epoch > config.experts.epochs:
+        raise RequestError(
+            f"{config.method} reads experts up to epoch {cell.last_epoch} (max_start_epoch - 1 + expert_epochs), but "
+            f"they train for {config.experts.epochs}; raise budget.expert_epochs or lower "
+            f"params.{config.method}.max_start_epoch"
+        )
+    if config.ipc is None:
+        return
+    if config.ipc < 1:
+        raise RequestError(f"grid.ipc must be at least 1, but got {config.ipc}")
+    counts = torch.bincount(labels.labels[data.train_index], minlength=data.num_classes)
+    smallest = int(counts.argmin())
+    if config.ipc > int(counts[smallest]):
+        raise RequestError(
+            f"grid.ipc: {config.ipc} is larger than class {data.classes[smallest]!r}, which has "
+            f"{int(counts[smallest])} training images under {config.noise.slug()} (noise_seed {config.noise_seed}); "
+            "use an ipc of at most that"
+        )
+
+
+def _highest(space: SpaceSection) -> float:
+    """Return the largest value of a range of numbers."""
+    for bounds in (space.uniform, space.log_uniform, space.int_uniform):
+        if bounds is not None:
+            return bounds[1]
+    numbers = [value for value in space.choice or [] if isinstance(value, int | float)]
+    return max(numbers, default=-math.inf)

@@ -1,0 +1,99 @@
+"""Starting and stopping Ray, quietly and with authentication on."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ddnl_ray.errors import RequestError
+from ddnl_ray.sweep.schema import ResourcesSection
+
+NAMESPACE = "ddnl"
+
+ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_AUTH_MODE": "token",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_GLOBAL_CHECKPOINT_S": "600",
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+}
+"""Set before Ray is imported; a user's own values win."""
+
+WORKER_ENVIRONMENT = {"RAY_CHDIR_TO_TRIAL_DIR": "0", "OMP_NUM_THREADS": "1"}
+
+
+@contextmanager
+def ray_session(address: str | None, cpus: int | None, gpus: int | None, log: Path) -> Iterator[Any]:
+    """Start Ray on this machine, or join a cluster; stop or leave it at the end.
+
+    Args:
+        address: None for this machine alone, ``auto`` or an address for a cluster.
+        cpus: Cores to use on this machine; None: all.
+        gpus: GPUs to use on this machine; None: all.
+        log: Where Ray's own messages go.
+
+    Yields:
+        The ``ray`` module.
+    """
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    import ray
+
+    log.parent.mkdir(parents=True, exist_ok=True)
+    handler = logging.FileHandler(log)
+    for name in ("ray", "ray.tune"):
+        logger = logging.getLogger(name)
+        logger.handlers = [handler]
+        logger.propagate = False
+    environment = {"env_vars": WORKER_ENVIRONMENT}
+    common: dict[str, Any] = {"namespace": NAMESPACE, "log_to_driver": False, "logging_level": "ERROR"}
+    try:
+        if address is None:
+            ray.init("local", num_cpus=cpus, num_gpus=gpus, include_dashboard=False, runtime_env=environment, **common)
+        else:
+            ray.init(address, runtime_env=environment, **common)
+    except ConnectionError as error:
+        raise RequestError(
+            f"no Ray cluster answers at {address!r}; start one (`ray start --head`), and check that RAY_AUTH_MODE and "
+            "the token in ~/.ray/auth_token are those of the cluster"
+        ) from error
+    protect_token()
+    try:
+        yield ray
+    finally:
+        ray.shutdown()
+        handler.close()
+
+
+def protect_token() -> None:
+    """Make Ray's token file readable by its owner alone: Ray writes it world-readable."""
+    token = Path(os.environ.get("RAY_AUTH_TOKEN_PATH", "~/.ray/auth_token")).expanduser()
+    if token.is_file():
+        token.chmod(0o600)
+
+
+def max_concurrent(ray: Any, resources: ResourcesSection) -> int:
+    """Return how many trials fit at once.
+
+    Raises:
+        RequestError: Not even one does; Ray would wait for ever.
+    """
+    have = ray.cluster_resources()
+    cpu, gpu = float(have.get("CPU", 0)), float(have.get("GPU", 0))
+    fits = int(cpu / resources.cpu + 1e-9)
+    if resources.gpu:
+        fits = min(fits, int(gpu / resources.gpu + 1e-9))
+    if fits < 1:
+        raise RequestError(
+            f"a trial needs cpu: {resources.cpu:g} and gpu: {resources.gpu:g}, but there are {cpu:g} and {gpu:g}; "
+            "lower resources, or use a profile for this machine"
+        )
+    return fits

@@ -1,0 +1,112 @@
+"""How far a run is: read from its folder alone, so any shell can ask."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from ddnl_ray.errors import RequestError
+from ddnl_ray.files import read_json
+from ddnl_ray.results import Outcome
+from ddnl_ray.sweep.ledger import Finished, Ledger
+from ddnl_ray.sweep.plan import Plan
+from ddnl_ray.sweep.studies import trial_name
+
+
+def begin(plan: Plan, ledger: Ledger) -> None:
+    """Write ``summary.json`` of a sweep that starts."""
+    ledger.write_summary(
+        {
+            "run": plan.sweep.name,
+            "state": "running",
+            "select_on": plan.sweep.search.select_on,
+            "cells": {cell.name: cell.trials for cell in plan.cells},
+        }
+    )
+
+
+def conclude(
+    plan: Plan, ledger: Ledger, before: set[str], report: Path | None
+) -> tuple[dict[str, Any], list[Finished]]:
+    """Write ``summary.json`` of a sweep that has ended.
+
+    Returns:
+        What ``ddnl sweep --json`` prints, and the trials that failed.
+    """
+    names = {trial_name(cell, number) for cell in plan.cells for number in range(cell.trials)}
+    finished = {name: result for name, result in ledger.finished().items() if name in names}
+    failed = [r for r in finished.values() if r.outcome not in (Outcome.OK, Outcome.STOPPED)]
+    summary = {
+        "run": str(ledger.run),
+        "cells": len(plan.cells),
+        "trials": len(names),
+        "done": len(finished) - len(failed),
+        "failed": len(failed),
+        "cached": len(before & set(finished)),
+        "results": str(ledger.run / "results.parquet"),
+        "report": str(report),
+    }
+    whole = {cell.name: cell.trials for cell in plan.cells}
+    ledger.write_summary({**summary, "state": "finished", "select_on": plan.sweep.search.select_on, "cells": whole})
+    return summary, failed
+
+
+def read_status(run: Path) -> dict[str, Any]:
+    """Return counts, failures and the running trials of a run.
+
+    Raises:
+        RequestError: The folder is not a run folder.
+    """
+    if not (run / "summary.json").is_file():
+        raise RequestError(f"{run} is not the folder of a run that has started: it has no summary.json")
+    summary = read_json(run / "summary.json")
+    finished = Ledger(run).finished()
+    cells: dict[str, int] = summary["cells"]
+    wanted = {f"{cell}-{number:04d}": cell for cell, trials in cells.items() for number in range(trials)}
+    ended = {name: result for name, result in finished.items() if name in wanted}
+    per_cell = Counter(wanted[name] for name in ended)
+    best: dict[str, float] = {}
+    for name, result in ended.items():
+        if result.value is not None:
+            best[wanted[name]] = max(result.value, best.get(wanted[name], 0.0))
+    running = [
+        read_json(path) for path in sorted((run / "trials").glob("*/progress.json")) if path.parent.name not in finished
+    ]
+    return {
+        "run": str(run),
+        "state": _state(run, summary["state"]),
+        "cells": len(cells),
+        "cells_done": sum(per_cell[cell] >= trials for cell, trials in cells.items()),
+        "trials": len(wanted),
+        "done": len(ended),
+        "outcomes": dict(Counter(str(result.outcome) for result in ended.values())),
+        "failed": {n: r.message for n, r in ended.items() if r.outcome not in (Outcome.OK, Outcome.STOPPED)},
+        "select_on": summary["select_on"],
+        "best": best,
+        "running": [
+            {"trial": item["trial"], "iteration": item["iteration"], "of": item["iterations"]} for item in running
+        ],
+    }
+
+
+def status_text(status: dict[str, Any]) -> str:
+    """Return a status as lines for a person."""
+    lines = [
+        f"{status['run']}: {status['state']}",
+        f"cells {status['cells_done']}/{status['cells']}, trials {status['done']}/{status['trials']}, "
+        f"failed {len(status['failed'])}",
+    ]
+    lines += [f"  {cell}  best {status['select_on']} {value:.3f}" for cell, value in status["best"].items()]
+    lines += [
+        f"  in progress {item['trial']}: iteration {item['iteration']} of {item['of']}" for item in status["running"]
+    ]
+    lines += [f"  failed {name}: {message}" for name, message in status["failed"].items()]
+    return "\n".join(lines)
+
+
+def _state(run: Path, written: str) -> str:
+    """Return the written state, unless the driver that wrote ``running`` is gone."""
+    if written == "running" and not Ledger(run).is_locked():
+        return "interrupted (run the same command again to continue)"
+    return written

@@ -20,7 +20,7 @@ from ddnl_ray.data import Normalise, PreparedData, Zca
 from ddnl_ray.files import sha256, write_atomic, write_json, write_tensors
 
 FORMAT_VERSION = 1
-PREVIEW_COLUMNS = 10
+PREVIEW_CELLS = 10
 PREVIEW_PIXELS = 640
 
 
@@ -118,17 +118,16 @@ def _transform(folder: Path, data: PreparedData) -> dict[str, Any]:
 
 
 def _write_preview(path: Path, pixels: Tensor, labels: Tensor, num_classes: int) -> None:
-    """Write a picture of up to ten images of each of up to ten classes, one row per class."""
+    """Write a picture of up to ten images of each of up to ten classes, one column per class."""
     from PIL import Image
 
     owners = labels.argmax(1) if labels.is_floating_point() else labels
-    per_class = max(1, len(pixels) // num_classes)
-    columns, rows = min(PREVIEW_COLUMNS, per_class), min(10, num_classes)
+    columns, rows = min(PREVIEW_CELLS, num_classes), min(PREVIEW_CELLS, max(1, len(pixels) // num_classes))
     channels, height, width = pixels.shape[1:]
     canvas = torch.ones(channels, rows * (height + 1) - 1, columns * (width + 1) - 1)
-    for row in range(rows):
-        own = (owners == row).nonzero().squeeze(1)[:columns]
-        for column, index in enumerate(own.tolist()):
+    for column in range(columns):
+        own = (owners == column).nonzero().squeeze(1)[:rows]
+        for row, index in enumerate(own.tolist()):
             top, left = row * (height + 1), column * (width + 1)
             canvas[:, top : top + height, left : left + width] = pixels[index].clamp(0, 1)
     array = (canvas * 255).round().to(torch.uint8).permute(1, 2, 0).expand(-1, -1, 3).numpy()

@@ -52,6 +52,23 @@ def store_option(command: Any) -> Any:
     )(command)
 
 
+def device_option(command: Any) -> Any:
+    """Add the option that names the device of work in this process."""
+    return click.option(
+        "--device", default="cpu", show_default=True, callback=_require_device, help="cpu, cuda, cuda:1, ..."
+    )(command)
+
+
+def _require_device(_context: click.Context, _option: click.Parameter, device: str) -> str:
+    import torch
+
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise click.BadParameter(f"{device!r} is not a device here: {str(error).splitlines()[0]}") from error
+    return device
+
+
 def run_options(command: Any) -> Any:
     """Add the options that name the run folder."""
     command = click.option("--out", type=click.Path(path_type=Path), default=Path("runs"), show_default=True)(command)
@@ -100,7 +117,7 @@ def sweep_command(
         return
     ledger = Ledger(run)
     with ledger.lock(), StatusWatcher(Console(stderr=True)) as watcher:
-        before = set(ledger.finished())
+        before = ledger.settled()
         try:
             run_sweep(plan, run, experts, Machine(address, cpus, gpus), watcher, rebuild)
         finally:
@@ -112,7 +129,7 @@ def sweep_command(
 @sweep_options
 @run_options
 @store_option
-@click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, ...")
+@device_option
 @click.option("--rebuild", is_flag=True, help="Train corrupt experts again instead of refusing them.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object at the end.")
 def distill_command(
@@ -141,7 +158,7 @@ def distill_command(
     run = out / plan.sweep.name
     ledger = Ledger(run)
     with ledger.lock(), StatusWatcher(Console(stderr=True)) as watcher:
-        before = set(ledger.finished())
+        before = ledger.settled()
         run_one(plan, run, _store(store), device, watcher, rebuild)
         report = _write_report(run)
     _conclude(plan, ledger, before, report, as_json)
@@ -236,7 +253,7 @@ def experts_ls(store: Path, as_json: bool) -> None:
 @experts_group.command("build")
 @sweep_options
 @store_option
-@click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, ...")
+@device_option
 @click.option("--rebuild", is_flag=True, help="Train corrupt experts again instead of refusing them.")
 def experts_build(
     file: Path, profile: str | None, overrides: tuple[str, ...], store: Path, device: str, rebuild: bool
@@ -312,7 +329,9 @@ def _plan(file: Path, profile: str | None, overrides: tuple[str, ...], name: str
     from ddnl_ray.sweep.plan import make_plan
     from ddnl_ray.sweep.schema import read_sweep
 
-    sweep: SweepFile = read_sweep(file, profile, overrides if name is None else (*overrides, f"name={name}"))
+    if name is not None:
+        overrides = (*overrides, f"name={json.dumps(name)}")
+    sweep: SweepFile = read_sweep(file, profile, overrides)
     return make_plan(sweep)
 
 

@@ -110,7 +110,7 @@ class StepInfo:
     """What one step reports.
 
     Attributes:
-        loss: The method's objective at this step.
+        loss: The method's objective at this step; NaN also where its gradient is not finite.
         accepted: Whether the update was applied (a gate or a guard may refuse it).
     """
 

@@ -14,6 +14,7 @@ Differs from the original (GeorgeCazenavette/mtt-distillation):
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -177,7 +178,7 @@ def apply_update(
     parts = (gradient.images, gradient.labels, gradient.step_size)
     finite = all(part is None or bool(part.isfinite().all()) for part in parts)
     if not (loss <= max_loss and finite and loss < float("inf")):
-        return replace(state, iteration=state.iteration + 1), StepInfo(loss, accepted=False)
+        return replace(state, iteration=state.iteration + 1), StepInfo(loss if finite else math.nan, accepted=False)
     velocity_images = config.momentum_img * state.velocity_images + gradient.images
     velocity_step = config.momentum_img * state.velocity_step_size + gradient.step_size
     beta = (state.step_size - config.lr_lr * velocity_step).clamp(MIN_STEP_SIZE, 10 * config.lr_teacher)

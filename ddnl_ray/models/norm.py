@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from ddnl_ray.errors import require_known
 
@@ -14,10 +15,9 @@ class InstanceNorm2d(nn.Module):
     """Normalise every channel of every image to mean 0 and variance 1, then scale and shift it.
 
     ``y = (x - mean) / sqrt(var + eps) * weight + bias`` with mean and biased variance over H and W. It has no
-    running statistics, so training and evaluation mode agree. The function is that of a group normalisation
-    with as many groups as channels. It is written as arithmetic for the compiler, which fuses its double
-    backward better than the composite of ``group_norm``; uncompiled, ``group_norm`` is the faster of the two
-    by about 15 % (double backward of ConvNet-3, torch 2.15, one CPU thread).
+    running statistics, so training and evaluation mode agree. It is a group normalisation with as many groups as
+    channels, as the field's code has it. Written as mean and variance arithmetic it is slower uncompiled: ConvNet-3,
+    gradient and adjoint of one student step, 100 images, width 32: 0.51 s against 0.33 s (torch 2.15, one CPU thread).
 
     Args:
         num_channels: C of the ``(N, C, H, W)`` input.
@@ -32,9 +32,7 @@ class InstanceNorm2d(nn.Module):
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
         """Return the normalised input, same shape."""
-        var_NC11, mean_NC11 = torch.var_mean(x_NCHW, dim=(2, 3), correction=0, keepdim=True)
-        scale_NC11 = torch.rsqrt(var_NC11 + self.eps) * self.weight[:, None, None]
-        return (x_NCHW - mean_NC11) * scale_NC11 + self.bias[:, None, None]
+        return F.group_norm(x_NCHW, len(self.weight), self.weight, self.bias, self.eps)
 
     def reset_parameters(self) -> None:
         """Set the weight to 1 and the bias to 0."""

@@ -9,7 +9,7 @@ import shutil
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ddnl_ray.experts import BufferId, ExpertStore, window
 from ddnl_ray.results import Outcome
@@ -21,6 +21,9 @@ from ddnl_ray.sweep.status import begin
 from ddnl_ray.sweep.studies import Job, Studies
 from ddnl_ray.trial import TrialInputs
 from ddnl_ray.trial.rows import shared_columns
+
+if TYPE_CHECKING:
+    from ddnl_ray.sweep.shared import BufferSource
 
 MAX_FAILURES = 3
 
@@ -45,6 +48,14 @@ class Need:
     def epochs(self) -> tuple[int, ...]:
         """The epochs that are put into the object store."""
         return window(self.last_epoch, self.buffer.recipe.epochs)
+
+    @property
+    def source(self) -> BufferSource:
+        """What is put into the object store."""
+        from ddnl_ray.sweep.shared import BufferSource
+
+        final = self.buffer.recipe.epochs
+        return BufferSource(self.buffer.key, self.num_experts, self.epochs, final, self.buffer.dtype)
 
 
 class Watcher(Protocol):
@@ -147,7 +158,7 @@ class _Shelf:
         self._ray, self.plan = ray, plan
         self._data: dict[bool, Any] = {}
         self._labels: dict[Any, Any] = {}
-        self._buffers: dict[str, Any] = {}
+        self._experts: dict[str, Any] = {}
 
     def data(self, cell: Cell) -> Any:
         from ddnl_ray.sweep.worker import SharedData
@@ -163,21 +174,18 @@ class _Shelf:
         return self._labels[cell.labels_key]
 
     def open_buffers(self, needed: dict[str, Need], store: ExpertStore) -> None:
-        """Start the actor of every buffer."""
-        from ddnl_ray.sweep.shared import ExpertBuffer
-        from ddnl_ray.sweep.worker import SharedBuffer
+        """Start the actor that shares the buffers."""
+        from ddnl_ray.sweep.shared import ExpertBuffers, SharedExperts
 
-        root = str(store.root.resolve())
-        for key, need in needed.items():
+        for key in needed:
             store.touch(key)
-            actor = ExpertBuffer.options(name=f"experts:{key}").remote(  # type: ignore[attr-defined]
-                root, key, need.num_experts, need.epochs
-            )
-            self._buffers[key] = SharedBuffer(actor, need.buffer, need.num_experts, need.epochs)
+        sources = {key: need.source for key, need in needed.items()}
+        actor = ExpertBuffers.remote(str(store.root.resolve()), sources)  # type: ignore[attr-defined]
+        self._experts = {key: SharedExperts(actor, source) for key, source in sources.items()}
 
-    def buffer(self, cell: Cell) -> Any:
+    def experts(self, cell: Cell) -> tuple[Any, str | None]:
         buffer = self.plan.buffer(cell)
-        return self._buffers[buffer.key] if buffer is not None else None
+        return (self._experts[buffer.key], buffer.key) if buffer is not None else (None, None)
 
 
 def _build_experts(ray: Any, shelf: _Shelf, needed: dict[str, Need], store: ExpertStore, watcher: Watcher) -> None:
@@ -234,14 +242,9 @@ class Execution:
         self.watcher.trials(self.studies, len(self.running))
         cell = job.cell
         shelf = self.shelf
-        payload = Payload(
-            str(self.ledger.run.resolve()),
-            self.plan.sweep,
-            job,
-            shelf.data(cell),
-            shelf.labels(cell),
-            shelf.buffer(cell),
-        )
+        run = str(self.ledger.run.resolve())
+        experts = shelf.experts(cell)
+        payload = Payload(run, self.plan.sweep, job, shelf.data(cell), shelf.labels(cell), *experts)
         return {"payload": payload}
 
     def end(self, tune_id: str, error: bool) -> None:

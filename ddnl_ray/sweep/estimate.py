@@ -13,16 +13,16 @@ from ddnl_ray.experts.buffer import DTYPES
 from ddnl_ray.models import Flat, build
 from ddnl_ray.seeds import SeedTree
 from ddnl_ray.sweep.driver import Need, needs
-from ddnl_ray.sweep.ledger import Ledger
+from ddnl_ray.sweep.ledger import Ledger, trial_name
 from ddnl_ray.sweep.plan import Cell, Plan
 from ddnl_ray.sweep.probe import Probe
-from ddnl_ray.sweep.studies import Studies, trial_name
+from ddnl_ray.sweep.studies import Studies
 
 
 def estimate(plan: Plan, run: Path, store: ExpertStore) -> dict[str, Any]:
     """Return the plan in figures.
 
-    Durations of trials come from the finished trials of the same method and IPC where the run has some, else from timing
+    Durations of trials come from finished trials of the same method and IPC where the run has some, else from timing
     a few steps on this machine with one thread.
     """
     finished = Ledger(run).finished()
@@ -36,7 +36,7 @@ def estimate(plan: Plan, run: Path, store: ExpertStore) -> dict[str, Any]:
     for cell in plan.cells:
         kind = cell.config.method, cell.config.ipc
         for number in range(cell.trials):
-            name = trial_name(cell, number)
+            name = trial_name(cell.name, number)
             if name in studies.ended:
                 known[kind].append(studies.ended[name].wall_s)
             else:

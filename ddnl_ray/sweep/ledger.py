@@ -15,9 +15,14 @@ import pandas as pd
 import yaml
 
 from ddnl_ray.errors import RequestError
-from ddnl_ray.files import write_atomic, write_json
+from ddnl_ray.files import read_json, write_atomic, write_json
 from ddnl_ray.results import Outcome, read_rows, write_frame, write_rows
 from ddnl_ray.sweep.schema import SweepFile
+
+
+def trial_name(cell: str, number: int) -> str:
+    """Return the name of trial ``number`` of a cell."""
+    return f"{cell}-{number:04d}"
 
 
 @dataclass(frozen=True)
@@ -73,9 +78,18 @@ class Ledger:
         """Return every trial of the ledger by name."""
         return {path.stem: self.read(path.stem) for path in sorted(self.parts.glob("*.parquet"))}
 
+    def settled(self) -> set[str]:
+        """Return the names of the trials that would not be run again."""
+        return {name for name, result in self.finished().items() if result.outcome.is_settled}
+
     def frame(self) -> pd.DataFrame | None:
-        """Return the rows of all parts, each cell's best trial marked; None where there is no part."""
-        frames = [read_rows(path) for path in sorted(self.parts.glob("*.parquet"))]
+        """Return the rows of the run's trials, each cell's best trial marked; None where none has ended.
+
+        Parts of cells that the sweep no longer has (its file was changed) stay on disk and are left out.
+        """
+        wanted = self.wanted()
+        paths = sorted(self.parts.glob("*.parquet"))
+        frames = [read_rows(path) for path in paths if wanted is None or path.stem in wanted]
         if not frames:
             return None
         frame = pd.concat(frames, ignore_index=True)
@@ -90,27 +104,31 @@ class Ledger:
         return frame
 
     def open(self, sweep: SweepFile) -> None:
-        """Make the run folder, or check that it is a run of the same name, and write the resolved sweep into it.
+        """Make the run folder, or check that it is one of ours, and write the resolved sweep into it.
 
         Raises:
             RequestError: The folder holds something else.
         """
+        self._require_ours()
+        text = yaml.safe_dump(sweep.model_dump(exclude_none=True, mode="json"), sort_keys=False)
+        write_atomic(self.run / "sweep.yaml", text.encode())
+
+    def _require_ours(self) -> None:
         strangers = [p.name for p in self.run.iterdir() if p.name[0] != "."] if self.run.is_dir() else []
         if strangers and not (self.run / "sweep.yaml").is_file():
             raise RequestError(
                 f"{self.run} exists and is not a run folder (it holds {strangers[0]!r} and no sweep.yaml); "
                 "choose another --out"
             )
-        text = yaml.safe_dump(sweep.model_dump(exclude_none=True, mode="json"), sort_keys=False)
-        write_atomic(self.run / "sweep.yaml", text.encode())
 
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Hold the run folder; it is given up when the process ends, however it ends.
 
         Raises:
-            RequestError: Another driver holds it.
+            RequestError: Another driver holds it, or it is not a run folder.
         """
+        self._require_ours()
         self.run.mkdir(parents=True, exist_ok=True)
         with (self.run / ".lock").open("w") as file:
             try:
@@ -128,6 +146,14 @@ class Ledger:
                 return False
         except RequestError:
             return True
+
+    def wanted(self) -> dict[str, str] | None:
+        """Return the trials that the sweep has, each with its cell; None where no sweep has started here."""
+        path = self.run / "summary.json"
+        if not path.is_file():
+            return None
+        cells: dict[str, int] = read_json(path)["cells"]
+        return {trial_name(cell, number): cell for cell, trials in cells.items() for number in range(trials)}
 
     def write_summary(self, summary: dict[str, Any]) -> None:
         """Write ``summary.json``."""

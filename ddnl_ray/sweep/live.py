@@ -12,8 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from ddnl_ray.results import Outcome
-from ddnl_ray.sweep.ledger import Finished
-from ddnl_ray.sweep.studies import Studies, trial_name
+from ddnl_ray.sweep.ledger import Finished, trial_name
+from ddnl_ray.sweep.studies import Studies
 
 LINES_EVERY_S = 15.0
 MAX_ROWS = 12
@@ -67,7 +67,7 @@ class StatusWatcher:
 
     def _counts(self, studies: Studies, running: int) -> str:
         total, ended = studies.plan.num_trials, studies.ended
-        failed = sum(not result.outcome.is_settled for result in ended.values())
+        failed = sum(result.outcome not in (Outcome.OK, Outcome.STOPPED) for result in ended.values())
         cells = len(studies.plan.cells) - len(studies.remaining())
         parts = [
             f"cells {cells}/{len(studies.plan.cells)}",
@@ -91,7 +91,7 @@ class StatusWatcher:
         table.add_column("trials", justify="right")
         rows: dict[str, list[Finished]] = defaultdict(list)
         for cell in studies.plan.cells:
-            names = (trial_name(cell, number) for number in range(cell.trials))
+            names = (trial_name(cell.name, number) for number in range(cell.trials))
             rows[cell.name] = [studies.ended[name] for name in names if name in studies.ended]
         scored = [(name, own) for name, own in rows.items() if own]
         for name, own in scored[-MAX_ROWS:]:

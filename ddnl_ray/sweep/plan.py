@@ -15,12 +15,13 @@ import torch
 
 from ddnl_ray.data import Dataset, PrepareConfig, PreparedData, load, prepare
 from ddnl_ray.distill import METHODS
-from ddnl_ray.errors import RequestError, nearest
+from ddnl_ray.errors import RequestError
 from ddnl_ray.experts import BufferId
 from ddnl_ray.files import digest
 from ddnl_ray.models import NetworkSpec
 from ddnl_ray.noise import NoiseConfig, NoisyLabels, apply_noise
 from ddnl_ray.recipes import RECIPES, Recipe
+from ddnl_ray.sweep.checks import check_parameter_names, check_selection, check_values, corners, ends, own_values
 from ddnl_ray.sweep.schema import NoiseSection, SpaceSection, SweepFile
 from ddnl_ray.trial import TrialConfig
 
@@ -101,11 +102,11 @@ def make_plan(sweep: SweepFile) -> Plan:
     Raises:
         RequestError: A key, a value or a combination is wrong, or the data are missing; no compute is spent before.
     """
-    _check_parameter_names(sweep)
+    check_parameter_names(sweep)
     section = sweep.data
     noises = [noise for entry in sweep.grid.noise for noise in _noises(entry)]
     dataset = load(section.name, _path(section.root), _path(section.labels), section.size, section.download)
-    _check_selection(sweep, dataset)
+    check_selection(sweep, dataset)
     labels = _draw_labels(sweep, dataset, noises)
     data: dict[bool, PreparedData] = {}
     cells: dict[str, Cell] = {}
@@ -116,8 +117,9 @@ def make_plan(sweep: SweepFile) -> Plan:
             data[zca] = prepare(dataset, _prepare_config(sweep, zca))
         config = _trial_config(sweep, recipe, method, noise, data[zca])
         config = dataclasses.replace(config, ipc=ipc, noise_seed=noise_seed, seed=seed)
-        config = dataclasses.replace(config, params={**config.params, **_own(axes, method)})
-        cell = _cell(sweep, config, zca, recipe.source, _own(axes, method))
+        config = dataclasses.replace(config, params={**config.params, **own_values(axes, method)})
+        check_values(sweep, config)
+        cell = _cell(sweep, config, zca, recipe.source, own_values(axes, method))
         cells.setdefault(cell.name, cell)
         _check_cell(cell, data[zca], labels[cell.labels_key])
     return Plan(sweep, tuple(cells.values()), data, labels)
@@ -169,43 +171,6 @@ def _combinations(sweep: SweepFile, noises: list[NoiseConfig]) -> Iterator[Combi
             yield noise, method, ipc, noise_seed, seed, dict(zip(names, values, strict=True))
 
 
-def _own(values: Mapping[str, Any], method: str) -> dict[str, Any]:
-    """Return the parameters of one method, without its prefix."""
-    prefix = f"{method}."
-    return {name.removeprefix(prefix): value for name, value in values.items() if name.startswith(prefix)}
-
-
-def _check_parameter_names(sweep: SweepFile) -> None:
-    """Check that every dotted name is a parameter of a chosen method, and that none is both fixed and searched."""
-    places = {"params": sweep.params, "search.space": sweep.search.space, "grid": sweep.grid.parameters}
-    known = [
-        f"{method}.{field.name}"
-        for method in dict.fromkeys(sweep.grid.method)
-        for field in dataclasses.fields(METHODS[method].config)
-    ]
-    seen: dict[str, str] = {}
-    for place, names in places.items():
-        for name in names:
-            if name not in known:
-                problem = "no chosen method has it" if "." in name or place != "grid" else "unknown key"
-                options = known if place != "grid" or "." in name else [*type(sweep.grid).model_fields, *known]
-                raise RequestError(f"{place}: {name!r}: {problem}: {nearest(name, options)}")
-            if name in seen:
-                raise RequestError(f"{name!r} is set in {seen[name]} and in {place}; keep one of them")
-            seen[name] = place
-    for name, values in sweep.grid.parameters.items():
-        if not isinstance(values, list) or not values:
-            raise RequestError(f"grid: {name!r} needs a list of values, but got {values!r}")
-
-
-def _check_selection(sweep: SweepFile, dataset: Dataset) -> None:
-    chosen = sweep.search.select_on
-    if chosen != "test" and sweep.data.val_fraction == 0:
-        raise RequestError(f"search.select_on is {chosen!r}, but data.val_fraction is 0; set it above 0")
-    if chosen == "val_clean" and dataset.clean_labels is None:
-        raise RequestError("search.select_on is 'val_clean', but the true labels are unknown; use val_noisy")
-
-
 def _prepare_config(sweep: SweepFile, zca: bool) -> PrepareConfig:
     data = sweep.data
     return PrepareConfig(
@@ -230,15 +195,18 @@ def _trial_config(sweep: SweepFile, recipe: Recipe, method: str, noise: NoiseCon
         network = NetworkSpec(model.name or network.name, model.width if model.width is not None else network.width)
     full = method == "full"
     training = sweep.evaluate.full if full else sweep.evaluate
-    epochs = training.epochs or (budget.full_epochs if full else budget.eval_epochs)
+    epochs = training.epochs
+    if epochs is None:
+        epochs = budget.full_epochs if full else budget.eval_epochs
     changes = _given(**{name: getattr(training, name) for name in type(sweep.evaluate.full).model_fields})
     changes.pop("repeats")
     evaluation = dataclasses.replace(recipe.evaluation, **(changes | _given(epochs=epochs)))
     if full and training.checkpoints is None:
         evaluation = dataclasses.replace(evaluation, checkpoints=evaluation.epochs)
-    params = {**recipe.params, **_own(sweep.params, method)}
+    params = dict(recipe.params)
     if "iterations" in params and budget.iterations is not None:
         params["iterations"] = budget.iterations
+    params |= own_values(sweep.params, method)
     experts = recipe.experts
     if experts is not None:
         own = _given(**{name: getattr(sweep.experts, name) for name in type(sweep.experts).model_fields})
@@ -268,7 +236,7 @@ def _trial_config(sweep: SweepFile, recipe: Recipe, method: str, noise: NoiseCon
 
 def _cell(sweep: SweepFile, config: TrialConfig, zca: bool, source: str, axes: dict[str, Any]) -> Cell:
     """Name a cell and give it its study."""
-    space = _own(sweep.search.space, config.method)
+    space = own_values(sweep.search.space, config.method)
     search = sweep.search if space else sweep.search.model_copy(update={"trials": 1})
     identity = {
         "config": dataclasses.asdict(config),
@@ -298,10 +266,13 @@ def _check_cell(cell: Cell, data: PreparedData, labels: NoisyLabels) -> None:
     kind = METHODS[config.method]
     try:
         kind.config(**config.params)
-    except TypeError as error:
-        raise RequestError(f"{config.method}: {error}") from error
     except RequestError as error:
         raise RequestError(f"{config.method} in cell {cell.name}: {error}") from error
+    for corner in corners(cell.space):
+        try:
+            kind.config(**{**config.params, **corner})
+        except RequestError as error:
+            raise RequestError(f"search.space of {config.method} holds {corner}, but {error}") from error
     for network in (config.network, *config.eval_networks):
         network.require_fits(data.input_shape)
     if config.experts is not None and cell.last_epoch > config.experts.epochs:
@@ -326,8 +297,4 @@ def _check_cell(cell: Cell, data: PreparedData, labels: NoisyLabels) -> None:
 
 def _highest(space: SpaceSection) -> float:
     """Return the largest value of a range of numbers."""
-    for bounds in (space.uniform, space.log_uniform, space.int_uniform):
-        if bounds is not None:
-            return bounds[1]
-    numbers = [value for value in space.choice or [] if isinstance(value, int | float)]
-    return max(numbers, default=-math.inf)
+    return max((value for value in ends(space) if isinstance(value, int | float)), default=-math.inf)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,6 +12,18 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from ddnl_ray.distill import METHODS
 from ddnl_ray.errors import RequestError, nearest
 from ddnl_ray.models import NETWORKS
+
+
+class _Loader(yaml.SafeLoader):
+    """The safe loader, but for numbers such as ``1e-4``, which YAML 1.1 reads as text."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+)
+
+_UNION_TAGS = ("float", "str", "list[float]", "list[str]")
+"""What pydantic adds to the place of an error in a field of several types."""
 
 
 class _Section(BaseModel):
@@ -197,13 +210,15 @@ def read_sweep(path: Path, profile: str | None = None, overrides: tuple[str, ...
     if not path.is_file():
         raise RequestError(f"sweep file {path} does not exist; `sweeps/` holds the ones that ship with ddnl-ray")
     try:
-        document = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
+        document = yaml.load(path.read_text(), _Loader)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise RequestError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(document, dict):
         raise RequestError(f"{path} must hold a mapping with the keys {', '.join(SweepFile.model_fields)}")
     document = dict(document)
-    profiles = document.pop("profiles", None) or {}
+    profiles: Any = document.pop("profiles", None) or {}
+    if not isinstance(profiles, dict) or not all(isinstance(changes, dict | None) for changes in profiles.values()):
+        raise RequestError(f"{path}: profiles must map each name to a mapping of changes, but got {profiles!r}")
     if profile is not None:
         if profile not in profiles:
             known = nearest(profile, profiles) if profiles else "this file has none"
@@ -246,14 +261,15 @@ def _require_method(method: str, origin: str) -> None:
 def _explain(document: dict[str, Any], item: Any, origin: str) -> str:
     """Return one sentence for one validation error."""
     where = [str(part) for part in item["loc"]]
-    key = ".".join(where)
+    key = ".".join(part for part in where if part not in _UNION_TAGS or item["type"] == "extra_forbidden")
     if item["type"] == "extra_forbidden":
-        known = _known_keys(where[:-1])
+        known = _known_keys(where[:-1]) + (["profiles"] if len(where) == 1 else [])
         return f"{origin}: unknown key {key!r}: {nearest(where[-1], known)}"
     if item["type"] == "missing":
         return f"{origin}: the key {key!r} is missing"
-    reason = item["msg"].removeprefix("Value error, ")
-    return f"{origin}: {key}: {reason}, but got {item['input']!r}"
+    if item["type"] == "value_error":
+        return f"{origin}: {key}: {item['msg'].removeprefix('Value error, ')}"
+    return f"{origin}: {key}: {item['msg']}, but got {item['input']!r}"
 
 
 def _known_keys(where: list[str]) -> list[str]:
@@ -277,12 +293,18 @@ def _section_of(annotation: Any) -> Any:
     return None
 
 
-def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """Return ``base`` with ``changes`` laid over it, mapping by mapping; lists and values are replaced."""
+def _merge(base: dict[str, Any], changes: dict[str, Any], where: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Return ``base`` with ``changes`` laid over it, mapping by mapping.
+
+    Lists and values are replaced, and so are the ranges of ``search.space``, which have one key each; an empty mapping
+    empties.
+    """
     merged = dict(base)
     for key, value in changes.items():
         old = merged.get(key)
-        merged[key] = _merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+        if isinstance(old, dict) and isinstance(value, dict) and value and where != ("search", "space"):
+            value = _merge(old, value, (*where, key))
+        merged[key] = value
     return merged
 
 
@@ -295,13 +317,13 @@ def _assign(document: dict[str, Any], override: str) -> dict[str, Any]:
     if not equals or not key:
         raise RequestError(f"--set needs key=value, but got {override!r}; for example --set budget.iterations=100")
     try:
-        value = yaml.safe_load(text)
+        value = yaml.load(text, _Loader)
     except yaml.YAMLError as error:
         raise RequestError(f"--set {key}: {text!r} is not a YAML value") from error
     parts = key.split(".")
-    if parts[0] == "params" or (parts[0] == "grid" and len(parts) == 3):
+    if (parts[0] == "params" and len(parts) > 1) or (parts[0] == "grid" and len(parts) == 3):
         parts = [parts[0], ".".join(parts[1:])]
-    elif parts[:2] == ["search", "space"]:
+    elif parts[:2] == ["search", "space"] and len(parts) > 2:
         parts = ["search", "space", ".".join(parts[2:])]
     change: dict[str, Any] = {parts[-1]: value}
     for part in reversed(parts[:-1]):

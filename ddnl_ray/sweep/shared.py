@@ -1,12 +1,14 @@
 """Big things in the object store: one copy per node, read by every trial without copying.
 
-An actor per expert buffer owns the references. They are results of tasks that read the content-addressed store, so Ray
-can make them again when a node is lost; when the actor itself is lost it is restarted and reads the store anew.
+One actor owns the references to all expert buffers of a sweep. They are results of tasks that read the
+content-addressed store, so Ray can make them again when a node is lost; when the actor itself is lost it is restarted
+and reads the store anew.
 """
 
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,59 +25,90 @@ ATTEMPTS = 5
 TIMEOUT_S = 600.0
 
 
+@dataclass(frozen=True)
+class BufferSource:
+    """What of a stored buffer is put into the object store.
+
+    Attributes:
+        key: The buffer.
+        num_experts: How many of its experts.
+        epochs: Which of their snapshots.
+        final_epoch: The last epoch of their training.
+        dtype: How the snapshots are stored.
+    """
+
+    key: str
+    num_experts: int
+    epochs: tuple[int, ...]
+    final_epoch: int
+    dtype: str
+
+
 @ray.remote(num_cpus=0, max_retries=-1)  # type: ignore[untyped-decorator]
-def load_expert(root: str, key: str, index: int, epochs: tuple[int, ...]) -> npt.NDArray[np.generic]:
-    """Read one expert's snapshots from the store into the object store."""
-    return ExpertStore(Path(root)).load(key, index, epochs)
+def load_experts(root: str, source: BufferSource) -> Any:
+    """Read the experts of a buffer from the store into the object store, one object each."""
+    store = ExpertStore(Path(root))
+    arrays = [store.load(source.key, index, source.epochs) for index in range(source.num_experts)]
+    return arrays[0] if len(arrays) == 1 else tuple(arrays)
 
 
 @ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)
-class ExpertBuffer:
-    """Owns the references to the snapshots of one expert buffer."""
+class ExpertBuffers:
+    """Owns the references to the snapshots of all buffers of a sweep; reads a buffer when it is first asked for.
 
-    def __init__(self, root: str, key: str, num_experts: int, epochs: tuple[int, ...]) -> None:
-        self._references: list[ray.ObjectRef[Any]] = [
-            load_expert.remote(root, key, index, epochs) for index in range(num_experts)
-        ]
+    Args:
+        root: The expert store; every node can read it.
+        sources: What to read, by key.
+    """
 
-    def references(self) -> list[ray.ObjectRef[Any]]:
+    def __init__(self, root: str, sources: dict[str, BufferSource]) -> None:
+        self._root, self._sources = root, sources
+        self._references: dict[str, list[ray.ObjectRef[Any]]] = {}
+
+    def references(self, key: str) -> list[ray.ObjectRef[Any]]:
         """Return one reference per expert."""
-        return self._references
+        if key not in self._references:
+            source = self._sources[key]
+            made = load_experts.options(num_returns=source.num_experts).remote(self._root, source)
+            self._references[key] = [made] if source.num_experts == 1 else made
+        return self._references[key]
 
 
 class SharedExperts:
     """Experts that are read from the object store (implements :class:`ddnl_ray.experts.Experts`).
 
     Args:
-        actor: Handle of the buffer's :class:`ExpertBuffer`.
-        num_experts: How many there are.
-        epochs: The epochs that the buffer holds.
-        final_epoch: The last epoch of training.
-        dtype: How snapshots are stored.
+        actor: Handle of the sweep's :class:`ExpertBuffers`.
+        source: Which buffer.
     """
 
-    def __init__(self, actor: Any, num_experts: int, epochs: tuple[int, ...], final_epoch: int, dtype: str) -> None:
-        self._actor, self._num, self._epochs, self._dtype = actor, num_experts, epochs, dtype
-        self.final_epoch = final_epoch
+    def __init__(self, actor: Any, source: BufferSource) -> None:
+        self._actor, self._source = actor, source
         self._references: list[Any] | None = None
         self._arrays: dict[int, npt.NDArray[np.generic]] = {}
 
+    @property
+    def final_epoch(self) -> int:
+        """The last epoch of the training of every expert."""
+        return self._source.final_epoch
+
     def __len__(self) -> int:
         """Return the number of experts."""
-        return self._num
+        return self._source.num_experts
 
     def snapshot(self, expert: int, epoch: int) -> torch.Tensor:
         """Return a private float32 copy of an expert's weights [P] (see :class:`ddnl_ray.experts.Experts`)."""
         if expert not in self._arrays:
             self._arrays[expert] = self._fetch(expert)
-        return read_only(self._arrays[expert][self._epochs.index(epoch)], self._dtype).float().clone()
+        row = self._arrays[expert][self._source.epochs.index(epoch)]
+        return read_only(row, self._source.dtype).float().clone()
 
     def _fetch(self, expert: int) -> npt.NDArray[np.generic]:
         """Get one expert's array, asking the actor to read it again where it was lost."""
         for attempt in range(ATTEMPTS):
             try:
                 if self._references is None:
-                    self._references = ray.get(self._actor.references.remote(), timeout=TIMEOUT_S)
+                    self._references = ray.get(self._actor.references.remote(self._source.key), timeout=TIMEOUT_S)
                 array: npt.NDArray[np.generic] = ray.get(self._references[expert], timeout=TIMEOUT_S)
                 return array
             except (ObjectLostError, RayActorError, GetTimeoutError):

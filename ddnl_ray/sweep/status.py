@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ddnl_ray.errors import RequestError
-from ddnl_ray.files import read_json
+from ddnl_ray.files import read_json, write_json
+from ddnl_ray.noise import NoisyLabels
 from ddnl_ray.results import Outcome
-from ddnl_ray.sweep.ledger import Finished, Ledger
+from ddnl_ray.sweep.ledger import Finished, Ledger, trial_name
 from ddnl_ray.sweep.plan import Plan
-from ddnl_ray.sweep.studies import trial_name
 
 
 def begin(plan: Plan, ledger: Ledger) -> None:
-    """Write ``summary.json`` of a sweep that starts."""
+    """Write ``summary.json`` and ``noise.json`` of a sweep that starts."""
+    write_json(ledger.run / "noise.json", [describe_noise(labels) for labels in plan.labels.values()])
     ledger.write_summary(
         {
             "run": plan.sweep.name,
@@ -26,6 +31,26 @@ def begin(plan: Plan, ledger: Ledger) -> None:
     )
 
 
+def describe_noise(labels: NoisyLabels) -> dict[str, Any]:
+    """Return what a noise draw was meant to be and what it became, over the whole training set.
+
+    Transition matrices have one row per true class; a class without images, or an unknown truth, is null.
+    """
+    realised, nominal = labels.transition_realised, labels.transition
+    return {
+        **dataclasses.asdict(labels.config),
+        "seed": labels.seed,
+        "rate_realised": labels.rate_realised,
+        "labels_sha256": labels.sha256,
+        "transition": nominal.tolist() if nominal is not None else None,
+        "transition_realised": _rows(realised) if realised is not None else None,
+    }
+
+
+def _rows(matrix: NDArray[np.float64]) -> list[list[float] | None]:
+    return [None if np.isnan(row).any() else [round(float(value), 6) for value in row] for row in matrix]
+
+
 def conclude(
     plan: Plan, ledger: Ledger, before: set[str], report: Path | None
 ) -> tuple[dict[str, Any], list[Finished]]:
@@ -34,7 +59,7 @@ def conclude(
     Returns:
         What ``ddnl sweep --json`` prints, and the trials that failed.
     """
-    names = {trial_name(cell, number) for cell in plan.cells for number in range(cell.trials)}
+    names = {trial_name(cell.name, number) for cell in plan.cells for number in range(cell.trials)}
     finished = {name: result for name, result in ledger.finished().items() if name in names}
     failed = [r for r in finished.values() if r.outcome not in (Outcome.OK, Outcome.STOPPED)]
     summary = {
@@ -63,7 +88,7 @@ def read_status(run: Path) -> dict[str, Any]:
     summary = read_json(run / "summary.json")
     finished = Ledger(run).finished()
     cells: dict[str, int] = summary["cells"]
-    wanted = {f"{cell}-{number:04d}": cell for cell, trials in cells.items() for number in range(trials)}
+    wanted = Ledger(run).wanted() or {}
     ended = {name: result for name, result in finished.items() if name in wanted}
     per_cell = Counter(wanted[name] for name in ended)
     best: dict[str, float] = {}

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ddnl_ray.results import Outcome
-from ddnl_ray.sweep.ledger import Finished
+from ddnl_ray.sweep.ledger import Finished, trial_name
 from ddnl_ray.sweep.plan import Cell, Plan
 from ddnl_ray.sweep.search import Shown, rungs, suggest
 from ddnl_ray.trial import TrialConfig
@@ -31,11 +31,6 @@ class Job:
     rungs: Mapping[int, float]
 
 
-def trial_name(cell: Cell, number: int) -> str:
-    """Return the name of trial ``number`` of a cell."""
-    return f"{cell.name}-{number:04d}"
-
-
 class Studies:
     """The state of all studies of a plan.
 
@@ -55,7 +50,7 @@ class Studies:
         self.cached = 0
         for cell in plan.cells:
             for number in range(cell.trials):
-                name = trial_name(cell, number)
+                name = trial_name(cell.name, number)
                 if name in finished and finished[name].outcome.is_settled:
                     self.cached += 1
                     self._end(cell, finished[name])
@@ -96,7 +91,7 @@ class Studies:
         self._params[result.trial] = {name: result.params[name] for name in cell.space}
 
     def _has_ended(self, cell: Cell, number: int) -> bool:
-        return trial_name(cell, number) in self._ended
+        return trial_name(cell.name, number) in self._ended
 
     def _skip_ended(self, cell: Cell) -> int:
         number = self._next[cell.name]
@@ -112,15 +107,15 @@ class Studies:
     def _job(self, cell: Cell, number: int) -> Job:
         sweep = self.plan.sweep
         seen = max(0, number - sweep.search.parallel + 1)
-        names = [trial_name(cell, earlier) for earlier in range(number)]
+        names = [trial_name(cell.name, earlier) for earlier in range(number)]
         shown = [self._shown(name) for name in names[:seen]]
         pending = [self._params[name] for name in names[seen:]]
         params = suggest(cell, number, shown, pending, sweep.search)
-        self._params[trial_name(cell, number)] = params
+        self._params[trial_name(cell.name, number)] = params
         config = dataclasses.replace(cell.config, params={**cell.config.params, **params})
         iterations = int(config.params.get("iterations", 0))
         floors = rungs(sweep.stopper if cell.space else None, iterations, shown)
-        return Job(trial_name(cell, number), cell, config, floors)
+        return Job(trial_name(cell.name, number), cell, config, floors)
 
     def _shown(self, name: str) -> Shown:
         result = self._ended[name]

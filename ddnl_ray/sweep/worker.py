@@ -35,28 +35,6 @@ class SharedData:
 
 
 @dataclass(frozen=True)
-class SharedBuffer:
-    """An expert buffer in the object store.
-
-    Attributes:
-        actor: Handle of its :class:`ddnl_ray.sweep.shared.ExpertBuffer`.
-        buffer: What it is.
-        num_experts: How many experts.
-        epochs: The epochs that it holds.
-    """
-
-    actor: Any
-    buffer: BufferId
-    num_experts: int
-    epochs: tuple[int, ...]
-
-    def experts(self) -> SharedExperts:
-        """Return a view for one trial."""
-        final = self.buffer.recipe.epochs
-        return SharedExperts(self.actor, self.num_experts, self.epochs, final, self.buffer.dtype)
-
-
-@dataclass(frozen=True)
 class Payload:
     """A trial as it travels: names and references, no arrays.
 
@@ -66,7 +44,8 @@ class Payload:
         job: The trial.
         data: Its prepared data.
         labels: Reference to its noisy labels.
-        buffer: Its experts, where it needs them.
+        experts: Its experts, where it needs them.
+        expert_key: Their buffer's name.
     """
 
     run: str
@@ -74,7 +53,8 @@ class Payload:
     job: Job
     data: SharedData
     labels: Any
-    buffer: SharedBuffer | None
+    experts: SharedExperts | None
+    expert_key: str | None
 
 
 def run_payload(config: dict[str, Any]) -> None:
@@ -85,8 +65,7 @@ def run_payload(config: dict[str, Any]) -> None:
     device = prepare_process(sweep.resources.cpu, sweep.resources.gpu)
     data = shared_data(payload.data, device)
     labels: NoisyLabels = ray.get(payload.labels)
-    buffer = payload.buffer
-    inputs = TrialInputs(data, labels, buffer.experts() if buffer else None, buffer.buffer.key if buffer else None)
+    inputs = TrialInputs(data, labels, payload.experts, payload.expert_key)
     rows = run_trial(job.config, inputs, ledger.run / "trials" / job.trial, trial_options(sweep, job))
     finished = ledger.publish(job.trial, rows, sweep.search.select_on)
     tune.report({"value": finished.value if finished.value is not None else 0.0})

@@ -30,7 +30,7 @@ def shared_columns(config: TrialConfig, inputs: TrialInputs, options: Options) -
         "noise": config.noise.kind,
         "noise_rate": rate if rate is not None else 0.0,
         "noise_rate_realised": realised,
-        "label_set": config.noise.labels or "",
+        "label_set": config.noise.labels,
         "noise_seed": config.noise_seed,
         "base_method": config.method,
         "variant": "none",

@@ -94,7 +94,8 @@ def run_trial(config: TrialConfig, inputs: TrialInputs, folder: Path, options: O
         write_atomic(folder / "error.log", traceback.format_exc().encode())
         message = f"{type(error).__name__}: {error} (see {folder / 'error.log'})"
         rows = [trial.row(outcome=Outcome.FAILED, message=message)]
-    return rows
+    wall_s = trial.wall_s()
+    return [{**row, "wall_s": wall_s} for row in rows]
 
 
 class _Trial:
@@ -156,7 +157,7 @@ class _Trial:
                 f"{progress.rejected} updates in a row were refused (matching loss {info.loss:.3g}); "
                 "lower lr_img, lr_teacher or max_start_epoch",
             )
-        if self._wall() > self.options.limit_s:
+        if self.wall_s() > self.options.limit_s:
             raise _End(Outcome.TIMEOUT)
         return state
 
@@ -255,7 +256,7 @@ class _Trial:
 
     def row(self, **values: Any) -> dict[str, Any]:
         """Return one row of the result table."""
-        return {**shared_columns(self.config, self.inputs, self.options), "wall_s": self._wall(), **values}
+        return {**shared_columns(self.config, self.inputs, self.options), **values}
 
     def rows_of_looks(self, outcome: Outcome, message: str) -> list[dict[str, Any]]:
         """Return one row for every look at the selection split."""
@@ -282,7 +283,7 @@ class _Trial:
         if best is not None:
             # Cloned because the best state may be the state itself, and safetensors refuses shared memory.
             tensors |= {f"best.{name}": tensor.clone() for name, tensor in best.tensors().items()}
-        self.progress.wall_s, now = self._wall(), time.monotonic()
+        self.progress.wall_s, now = self.wall_s(), time.monotonic()
         self.started = self.saved = now
         meta = {"config_hash": self.config.hash, "progress": self.progress.as_json()}
         write_tensors(self.checkpoint_path, tensors, meta)
@@ -311,5 +312,6 @@ class _Trial:
     def _seed(self, *names: str | int) -> SeedTree:
         return self.config.seeds().child(*names)
 
-    def _wall(self) -> float:
+    def wall_s(self) -> float:
+        """Return the seconds spent on the trial, interruptions left out."""
         return self.progress.wall_s + time.monotonic() - self.started

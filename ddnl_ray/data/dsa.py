@@ -53,9 +53,6 @@ class Dsa:
 
     Attributes:
         strategy: Operations joined by ``_``; one of them is drawn uniformly for each batch.
-        align_corners: The convention of the affine operations that a paper's code names. On square images,
-            the only ones there are here, both conventions are the same map about the image's centre: it is
-            kept as a record of the protocol.
         brightness: Width of the interval, centred on 0, of the shift that is added.
         saturation: Largest factor on the distance of a pixel to its mean over the channels.
         contrast: Smallest factor on the distance to the image's mean; the largest is 1 more.
@@ -67,7 +64,6 @@ class Dsa:
     """
 
     strategy: str = "color_crop_cutout_flip_scale_rotate"
-    align_corners: bool = True
     brightness: float = 1.0
     saturation: float = 2.0
     contrast: float = 0.5

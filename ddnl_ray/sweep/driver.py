@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from ddnl_ray.experts import BufferId, ExpertStore, window
 from ddnl_ray.results import Outcome
 from ddnl_ray.sweep.ledger import Ledger
+from ddnl_ray.sweep.mirror import mirror
 from ddnl_ray.sweep.options import trial_options
 from ddnl_ray.sweep.plan import Cell, Plan
 from ddnl_ray.sweep.runtime import max_concurrent, ray_session
@@ -149,6 +150,7 @@ def run_sweep(plan: Plan, run: Path, store: ExpertStore, machine: Machine, watch
             _run_trials(Execution(plan, ledger, studies, shelf, watcher), run, concurrent)
         finally:
             ledger.consolidate()
+            mirror(plan, ledger)
 
 
 class _Shelf:

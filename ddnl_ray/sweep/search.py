@@ -75,12 +75,11 @@ def suggest(
         else:
             sampler = optuna.samplers.TPESampler(seed=seed, multivariate=True, constant_liar=True, n_startup_trials=5)
         study = optuna.create_study(direction="maximize", sampler=sampler)
-        states = optuna.trial.TrialState
         for trial in shown:
-            state = states.FAIL if trial.value is None else states.COMPLETE
-            study.add_trial(_frozen(state, trial.params, distributions, trial.value))
+            study.add_trial(ended_trial(cell.space, trial.params, trial.value))
         for params in pending:
-            study.add_trial(_frozen(states.RUNNING, params, distributions, None))
+            running = optuna.trial.TrialState.RUNNING
+            study.add_trial(optuna.trial.create_trial(state=running, params=dict(params), distributions=distributions))
         return dict(study.ask(distributions).params)
 
 
@@ -121,7 +120,20 @@ def _holds(distribution: Any, value: Any) -> bool:
         return False
 
 
-def _frozen(state: Any, params: Mapping[str, Any], distributions: Mapping[str, Any], value: float | None) -> Any:
+def ended_trial(
+    space: Mapping[str, SpaceSection],
+    params: Mapping[str, Any],
+    value: float | None,
+    attributes: Mapping[str, Any] | None = None,
+) -> Any:
+    """Return a trial that has ended as Optuna keeps it; one without a value has failed."""
     import optuna
 
-    return optuna.trial.create_trial(state=state, params=dict(params), distributions=dict(distributions), value=value)
+    states = optuna.trial.TrialState
+    return optuna.trial.create_trial(
+        state=states.FAIL if value is None else states.COMPLETE,
+        params=dict(params),
+        distributions={name: distribution(item) for name, item in space.items()},
+        value=value,
+        user_attrs=dict(attributes or {}),
+    )

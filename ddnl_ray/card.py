@@ -100,7 +100,10 @@ def _transform(folder: Path, data: PreparedData) -> dict[str, Any]:
             }
             write_tensors(shared, tensors, {"format_version": FORMAT_VERSION})
         path.unlink(missing_ok=True)
-        path.hardlink_to(shared)
+        try:
+            path.hardlink_to(shared)
+        except OSError:  # a file system without hard links
+            write_atomic(path, shared.read_bytes())
         return {
             "kind": "zca",
             "file": path.name,

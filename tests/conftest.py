@@ -2,11 +2,29 @@
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
+
+GOLDEN = Path(__file__).parent / "golden"
+GOLDEN_TOLERANCE = 1e-3
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--regenerate-golden",
+        action="store_true",
+        help="rewrite tests/golden/*.txt from this run: pytest tests/distill/test_golden.py --regenerate-golden",
+    )
 
 
 @pytest.fixture(autouse=True)
@@ -22,3 +40,61 @@ def real_data() -> Path:
     if not (root / "cifar10").is_dir():
         pytest.skip(f"real images are not at {root}; set DDNL_TEST_DATA to the folder that holds cifar10/")
     return root
+
+
+@pytest.fixture
+def golden(request: pytest.FixtureRequest) -> Callable[[str, Sequence[float]], None]:
+    """Compare numbers with those of ``tests/golden/NAME.txt``, one a line, to a relative 1e-3.
+
+    With ``--regenerate-golden`` the file is rewritten instead.
+    """
+
+    def check(name: str, values: Sequence[float]) -> None:
+        path = GOLDEN / f"{name}.txt"
+        if request.config.getoption("--regenerate-golden"):
+            GOLDEN.mkdir(exist_ok=True)
+            path.write_text("".join(f"{value:.7g}\n" for value in values))
+            pytest.skip(f"wrote {path}")
+        expected = [float(line) for line in path.read_text().split()]
+        np.testing.assert_allclose(values, expected, rtol=GOLDEN_TOLERANCE)
+
+    return check
+
+
+@pytest.fixture
+def elsewhere() -> Callable[[str, int], Any]:
+    """Run a script that defines ``result()`` in a fresh interpreter with another hash seed; return what it gives."""
+
+    def run(script: str, hash_seed: int) -> Any:
+        environment = {**os.environ, "PYTHONHASHSEED": str(hash_seed), "OMP_NUM_THREADS": "1"}
+        program = f"{script}\nimport json\nprint(json.dumps(result()))"
+        done = subprocess.run(
+            [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False, timeout=120
+        )
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    return run
+
+
+@pytest.fixture
+def global_random_untouched() -> Callable[[int], AbstractContextManager[None]]:
+    """Return a context in which the global generators have a given seed, and must not be drawn from."""
+
+    def states() -> list[bytes]:
+        numpy_state = np.random.get_state(legacy=False)["state"]  # noqa: NPY002
+        return [
+            torch.get_rng_state().numpy().tobytes(),
+            numpy_state["key"].tobytes() + str(numpy_state["pos"]).encode(),
+        ]
+
+    @contextmanager
+    def guard(seed: int) -> Iterator[None]:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            np.random.seed(seed)  # noqa: NPY002
+            before = states()
+            yield
+            assert states() == before, "a global generator was used"
+
+    return guard

@@ -26,7 +26,7 @@ class Problem:
         labels: Observed (noisy) labels, int64 [N].
         num_classes: Number of classes.
         ipc: Synthetic images per class; None for methods that keep the whole set.
-        network: The backbone as a function of flat weights.
+        network: The backbone as a function of flat weights, for the methods that match weights.
         augment: The differentiable augmentation of training and matching, or None.
         experts: Expert trajectories, for the methods that match them.
         graph_memory: Bytes that may be spent on kept graphs (see :mod:`ddnl_ray.distill.adjoint`).
@@ -36,7 +36,7 @@ class Problem:
     labels: Tensor
     num_classes: int
     ipc: int | None
-    network: Flat
+    network: Flat | None
     augment: Dsa | None
     experts: Experts | None = None
     graph_memory: int = 0

@@ -22,7 +22,13 @@ import torch
 from torch import Tensor
 
 from ddnl_ray.distill.base import Distilled, Method, Problem, StepInfo, pick_per_class, shuffled_rows
-from ddnl_ray.distill.trajectory import TrajectoryConfig, TrajectoryState, apply_update, matching_gradient
+from ddnl_ray.distill.trajectory import (
+    TrajectoryConfig,
+    TrajectoryState,
+    affordable_steps,
+    apply_update,
+    matching_gradient,
+)
 from ddnl_ray.errors import RequestError, require_known
 from ddnl_ray.experts.buffer import Experts
 from ddnl_ray.seeds import SeedTree
@@ -102,7 +108,9 @@ class Datm(Method[TrajectoryState]):
         else:
             rows = pick_predicted_correctly(problem, seed)
             logits = correct_mean_logits(problem, rows)
-        return TrajectoryState.start(problem.images[rows], logits, self.config.lr_teacher)
+        images = problem.images[rows]
+        kept = affordable_steps(problem, self.config, images, logits)
+        return TrajectoryState.start(images, logits, self.config.lr_teacher, kept)
 
     def step(self, state: TrajectoryState, problem: Problem, seed: SeedTree) -> tuple[TrajectoryState, StepInfo]:
         """Match one segment inside the window and move the set (see :meth:`Method.step`)."""
@@ -121,8 +129,10 @@ class Datm(Method[TrajectoryState]):
 @torch.no_grad()
 def final_logits(experts: Experts, expert: int, problem: Problem, images: Tensor) -> Tensor:
     """Return the logits [n, classes] of an expert's last weights on un-augmented images [n, C, H, W]."""
+    assert problem.network is not None
+    network = problem.network
     theta = experts.snapshot(expert, experts.final_epoch).to(problem.device)
-    return torch.cat([problem.network(theta, part) for part in images.split(SCAN_BATCH)])
+    return torch.cat([network(theta, part) for part in images.split(SCAN_BATCH)])
 
 
 def pick_predicted_correctly(problem: Problem, seed: SeedTree) -> Tensor:

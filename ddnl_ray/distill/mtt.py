@@ -14,7 +14,13 @@ from typing import ClassVar
 import torch
 
 from ddnl_ray.distill.base import Distilled, Method, Problem, StepInfo, pick_per_class
-from ddnl_ray.distill.trajectory import TrajectoryConfig, TrajectoryState, apply_update, matching_gradient
+from ddnl_ray.distill.trajectory import (
+    TrajectoryConfig,
+    TrajectoryState,
+    affordable_steps,
+    apply_update,
+    matching_gradient,
+)
 from ddnl_ray.errors import RequestError, require_known
 from ddnl_ray.seeds import SeedTree
 
@@ -52,7 +58,9 @@ class Mtt(Method[TrajectoryState]):
         if self.config.pix_init == "noise":
             noise = torch.randn(images.shape, generator=seed.child("init", "noise").torch())
             images = noise.to(images)
-        return TrajectoryState.start(images, problem.labels[rows], self.config.lr_teacher)
+        labels = problem.labels[rows]
+        kept = affordable_steps(problem, self.config, images, labels)
+        return TrajectoryState.start(images, labels, self.config.lr_teacher, kept)
 
     def step(self, state: TrajectoryState, problem: Problem, seed: SeedTree) -> tuple[TrajectoryState, StepInfo]:
         """Match one segment and move the set (see :meth:`Method.step`)."""

@@ -84,6 +84,7 @@ class TrajectoryState(State):
         velocity_images: Momentum buffer of the images.
         velocity_step_size: Momentum buffer of the step size.
         velocity_labels: Momentum buffer of the label logits; None where labels are hard.
+        kept: How many of the last student steps keep their graphs.
     """
 
     images: Tensor
@@ -92,9 +93,10 @@ class TrajectoryState(State):
     velocity_images: Tensor
     velocity_step_size: Tensor
     velocity_labels: Tensor | None
+    kept: int
 
     @classmethod
-    def start(cls, images: Tensor, labels: Tensor, step_size: float) -> TrajectoryState:
+    def start(cls, images: Tensor, labels: Tensor, step_size: float, kept: int = 0) -> TrajectoryState:
         """Return the state before the first iteration."""
         beta = torch.tensor(step_size, dtype=images.dtype, device=images.device)
         velocity = torch.zeros_like(labels) if labels.is_floating_point() else None
@@ -106,7 +108,27 @@ class TrajectoryState(State):
             torch.zeros_like(images),
             torch.zeros_like(beta),
             velocity,
+            kept,
         )
+
+
+def affordable_steps(problem: Problem, config: TrajectoryConfig, images: Tensor, labels: Tensor) -> int:
+    """Return how many student steps may keep their graphs within the problem's memory, measured on one step.
+
+    Args:
+        problem: The problem.
+        config: Size of the student's batches.
+        images: Synthetic images [n, C, H, W].
+        labels: Their labels, hard or soft.
+    """
+    assert problem.network is not None
+    if not problem.graph_memory:
+        return 0
+    size = min(config.batch_syn or len(images), len(images))
+    batch = StudentBatch(torch.arange(size, device=images.device), None)
+    student = Student(problem.network, None)
+    each = graph_bytes(student, problem.network.flatten(), images, labels, batch)
+    return min(config.syn_steps, problem.graph_memory // max(1, each))
 
 
 def draw_expert(num_experts: int, iteration: int, seed: SeedTree) -> int:
@@ -141,16 +163,13 @@ def matching_gradient(
 ) -> MatchGradient:
     """Return loss and gradients of one iteration from a given start epoch."""
     assert problem.experts is not None
+    assert problem.network is not None
     expert = draw_expert(len(problem.experts), state.iteration, seed)
     start = problem.experts.snapshot(expert, start_epoch).to(problem.device)
     target = problem.experts.snapshot(expert, start_epoch + config.expert_epochs).to(problem.device)
     batches = draw_batches(len(state.images), config, problem, seed.child("step", state.iteration))
     student = Student(problem.network, problem.augment)
-    kept = 0
-    if problem.graph_memory:
-        largest = max(batches, key=lambda batch: len(batch.index))
-        kept = problem.graph_memory // max(1, graph_bytes(student, start, state.images, state.labels, largest))
-    return match(student, start, target, state.images, state.labels, state.step_size, batches, kept)
+    return match(student, start, target, state.images, state.labels, state.step_size, batches, state.kept)
 
 
 T = TypeVar("T", bound=TrajectoryState)

@@ -17,18 +17,19 @@ from ddnl_ray.trial.config import Options, TrialConfig, TrialInputs
 def shared_columns(config: TrialConfig, inputs: TrialInputs, options: Options) -> dict[str, Any]:
     """Return the columns of :data:`ddnl_ray.results.SCHEMA` that all rows of a trial have in common.
 
-    Natural noise takes the published names: data set ``cifar10n``, and the realised rate as the nominal one.
+    Natural noise takes the published name of the data set (``cifar10n``). Noise without a nominal rate (natural, or
+    drawn from a matrix) has the realised one.
     """
     device, natural = inputs.data.train_images.device, config.noise.kind == "natural"
     realised = inputs.labels.rate_realised
-    rate = realised if natural else config.noise.rate
+    rate = 0.0 if config.noise.kind == "none" else config.noise.rate
     return {
         "run": options.run,
         "cell": options.cell,
         "trial": options.trial,
         "dataset": f"{config.dataset}n" if natural else config.dataset,
         "noise": config.noise.kind,
-        "noise_rate": rate if rate is not None else 0.0,
+        "noise_rate": rate if rate is not None else realised,
         "noise_rate_realised": realised,
         "label_set": config.noise.labels,
         "noise_seed": config.noise_seed,

@@ -11,6 +11,7 @@ import math
 import time
 import traceback
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from ddnl_ray import __version__
 from ddnl_ray.card import expected, write_card
 from ddnl_ray.data import Dsa
 from ddnl_ray.distill import METHODS, Distilled, Method, Problem, State
+from ddnl_ray.errors import CorruptFileError
 from ddnl_ray.evaluate import Score, Split, train_and_score
 from ddnl_ray.files import read_tensors, write_atomic, write_json, write_tensors
 from ddnl_ray.models import Flat, NetworkSpec, build
@@ -51,7 +53,6 @@ class _Progress:
     accepted: int = 0
     last_loss: float = 0.0
     wall_s: float = 0.0
-    best_iteration: int | None = None
 
     def as_json(self) -> dict[str, Any]:
         return {**dataclasses.asdict(self), "last_loss": repr(self.last_loss)}
@@ -88,14 +89,18 @@ def run_trial(config: TrialConfig, inputs: TrialInputs, folder: Path, options: O
         rows = trial.run()
     except _End as end:
         rows = trial.rows_of_looks(end.outcome, end.message) or [trial.row(outcome=end.outcome, message=end.message)]
-    except torch.OutOfMemoryError as error:
-        rows = [trial.row(outcome=Outcome.OOM, message=f"{Outcome.OOM.sentence} {str(error).splitlines()[0]}")]
     except Exception as error:
         write_atomic(folder / "error.log", traceback.format_exc().encode())
-        message = f"{type(error).__name__}: {error} (see {folder / 'error.log'})"
-        rows = [trial.row(outcome=Outcome.FAILED, message=message)]
+        rows = [trial.row(**_as_outcome(error, folder / "error.log"))]
     wall_s = trial.wall_s()
     return [{**row, "wall_s": wall_s} for row in rows]
+
+
+def _as_outcome(error: Exception, log: Path) -> dict[str, Any]:
+    """Return outcome and message of an error; torch's CPU allocator raises a plain RuntimeError."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error):
+        return {"outcome": Outcome.OOM, "message": f"{Outcome.OOM.sentence} {str(error).split(chr(10))[0]}"}
+    return {"outcome": Outcome.FAILED, "message": f"{type(error).__name__}: {error} (see {log})"}
 
 
 class _Trial:
@@ -115,8 +120,9 @@ class _Trial:
         settings = kind.config(**self.config.params)
         self.total = total = int(getattr(settings, "iterations", 0))
         method: Method[Any] = kind.method(settings)
-        problem = self._problem()
+        problem = self._problem(method.needs_experts)
         state, best = self._restore(method, problem)
+        self._check_rungs()
         while state.iteration < total:
             state = self._step(method, state, problem)
             if self._is_look(state.iteration, total):
@@ -129,15 +135,18 @@ class _Trial:
             raise _End(Outcome.NONFINITE)
         return self._evaluate(method, state, best, problem)
 
-    def _problem(self) -> Problem:
+    def _problem(self, matches_weights: bool) -> Problem:
         config, data = self.config, self.inputs.data
-        network = build(config.network, data.input_shape, data.num_classes, SeedTree.root(0).torch(), self.device)
+        network = None
+        if matches_weights:
+            seed = SeedTree.root(0).torch()
+            network = Flat(build(config.network, data.input_shape, data.num_classes, seed, self.device))
         return Problem(
             images=data.train_images,
             labels=self.inputs.labels.labels[data.train_index.cpu()].to(self.device),
             num_classes=data.num_classes,
             ipc=config.ipc,
-            network=Flat(network),
+            network=network,
             augment=Dsa(config.augment) if config.augment else None,
             experts=self.inputs.experts,
             graph_memory=self.options.graph_memory,
@@ -174,13 +183,17 @@ class _Trial:
             method.export(state, problem), self.config.eval_networks[0], seed, [self.config.select_on]
         )
         if not self.progress.looks or score.accuracy > max(look.accuracy for look in self.progress.looks):
-            best, self.progress.best_iteration = state, state.iteration
+            best = state
         self.progress.looks.append(Look(state.iteration, score.accuracy, score.loss))
         self._save(state, best)
-        floor = self.options.rungs.get(state.iteration)
-        if floor is not None and score.accuracy < floor:
-            raise _End(Outcome.STOPPED)
+        self._check_rungs()
         return best
+
+    def _check_rungs(self) -> None:
+        """End the trial where its last look lies on a rung that it does not reach."""
+        look = self.progress.looks[-1] if self.progress.looks else None
+        if look is not None and look.accuracy < self.options.rungs.get(look.iteration, 0.0):
+            raise _End(Outcome.STOPPED)
 
     def _evaluate(self, method: Method[Any], state: Any, best: Any, problem: Problem) -> list[dict[str, Any]]:
         """Score the last and the selected set with all networks, export the selected one, return the rows."""
@@ -299,15 +312,25 @@ class _Trial:
     def _restore(self, method: Method[Any], problem: Problem) -> tuple[Any, Any]:
         """Return the state and the best state, from the checkpoint where there is one of this configuration."""
         if self.checkpoint_path.is_file():
-            tensors, meta = read_tensors(self.checkpoint_path)
-            if meta.get("config_hash") == self.config.hash:
-                self.progress = _Progress.from_json(meta["progress"])
-                states = []
-                for prefix in ("state.", "best."):
-                    own = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
-                    states.append(method.state.from_tensors(own, self.device) if own else None)
-                return states[0], states[1]
+            with suppress(CorruptFileError):
+                return self._read_checkpoint(method)
         return method.init(problem, self._seed("distill")), None
+
+    def _read_checkpoint(self, method: Method[Any]) -> tuple[Any, Any]:
+        """Return the state and the best state of the checkpoint.
+
+        Raises:
+            CorruptFileError: It is not readable, or not of this configuration.
+        """
+        tensors, meta = read_tensors(self.checkpoint_path)
+        if meta.get("config_hash") != self.config.hash:
+            raise CorruptFileError(f"{self.checkpoint_path} is of another configuration")
+        states = []
+        for prefix in ("state.", "best."):
+            own = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+            states.append(method.state.from_tensors(own, self.device) if own else None)
+        self.progress = _Progress.from_json(meta["progress"])
+        return states[0], states[1]
 
     def _seed(self, *names: str | int) -> SeedTree:
         return self.config.seeds().child(*names)

@@ -1,0 +1,232 @@
+"""Training on a distilled set against a loop whose optimizer is written out, and the choice of the best epoch."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ddnl_ray.data.dsa import Dsa
+from ddnl_ray.distill import Distilled
+from ddnl_ray.errors import RequestError
+from ddnl_ray.evaluate import EvalRecipe, Split, score, train_and_score
+from ddnl_ray.models import NetworkSpec, build
+from ddnl_ray.seeds import SeedTree
+
+NETWORK = NetworkSpec("convnet1", 4)
+SEED = SeedTree.root(0).child("evaluate", 0)
+PLAIN = EvalRecipe(epochs=9, batch_size=4, augment=None)
+
+
+def blobs(num: int, seed: int, spread: float = 1.5) -> tuple[Tensor, Tensor]:
+    """Images of three classes that overlap."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(num) % 3
+    images = spread * torch.randn(num, 1, 4, 4, generator=generator)
+    images[torch.arange(num), 0, labels] += 1.0
+    return images, labels
+
+
+def distilled(soft: bool = False) -> Distilled:
+    images, labels = blobs(10, 1)
+    if not soft:
+        return Distilled(images, labels, 0.05)
+    generator = torch.Generator().manual_seed(4)
+    return Distilled(images, torch.randn(10, 3, generator=generator).softmax(1), 0.05)
+
+
+def splits() -> dict[str, Split]:
+    return {"test": Split(*blobs(41, 2)), "val_noisy": Split(*blobs(13, 3))}
+
+
+def hand_written(
+    training: Distilled, recipe: EvalRecipe, lr: float, drop_after: int
+) -> list[dict[str, tuple[float, float]]]:
+    """Accuracy and loss on every split after every epoch; momentum buffers vanish with the drop."""
+    model = build(NETWORK, (1, 4, 4), 3, SEED.child("init").torch())
+    velocity: list[Tensor | None] = [None for _ in model.parameters()]
+    history = []
+    for epoch in range(1, recipe.epochs + 1):
+        generator = SEED.child("epoch", epoch).torch()
+        order = torch.randperm(len(training.images), generator=generator)
+        for first in range(0, len(order), recipe.batch_size):
+            rows = order[first : first + recipe.batch_size]
+            x, y = training.images[rows], training.labels[rows]
+            if recipe.augment is not None:
+                x = Dsa(recipe.augment)(x, generator)
+            log_p = F.log_softmax(model(x), dim=1)
+            picked = (y * log_p).sum(1) if y.is_floating_point() else log_p[torch.arange(len(y)), y]
+            loss = -picked.mean()
+            gradients = torch.autograd.grad(loss, list(model.parameters()))
+            with torch.no_grad():
+                for place, (weight, gradient) in enumerate(zip(model.parameters(), gradients, strict=True)):
+                    decayed = gradient + recipe.weight_decay * weight
+                    old = velocity[place]
+                    new = decayed if old is None else recipe.momentum * old + decayed
+                    velocity[place] = new
+                    weight.sub_(lr * new)
+        if epoch == drop_after:
+            lr, velocity = lr / 10, [None for _ in velocity]
+        history.append({name: measured(model, split) for name, split in splits().items()})
+    return history
+
+
+def measured(model: nn.Module, split: Split) -> tuple[float, float]:
+    with torch.no_grad():
+        logits = model(split.images).double()
+    loss = -F.log_softmax(logits, 1)[torch.arange(len(logits)), split.labels].mean()
+    return float((logits.argmax(1) == split.labels).double().mean()), float(loss)
+
+
+def scores(training: Distilled, recipe: EvalRecipe, select_on: str = "val_noisy", seed: SeedTree = SEED) -> Any:
+    result = train_and_score(training, recipe, NETWORK, 3, splits(), select_on, seed)
+    return {each.split: each for each in result}
+
+
+@pytest.mark.parametrize("soft", [False, True])
+@pytest.mark.parametrize("augment", [None, "flip_crop_scale"])
+def test_training_equals_a_hand_written_loop(soft: bool, augment: str | None) -> None:
+    """Nine epochs, indices 0 to 8: the learning rate drops after the index 8 // 2 + 1, the sixth epoch."""
+    recipe = replace(PLAIN, augment=augment, weight_decay=0.01)
+    expected = hand_written(distilled(soft), recipe, 0.05, drop_after=6)[-1]
+    found = scores(distilled(soft), recipe)
+    assert list(found) == ["test", "val_noisy"]
+    for name, (accuracy, loss) in expected.items():
+        assert found[name].accuracy == pytest.approx(accuracy, abs=1e-9)
+        assert found[name].loss == pytest.approx(loss, rel=1e-5)
+
+
+@pytest.mark.parametrize("wrong", [5, 7, 99])
+def test_the_drop_and_its_epoch_matter(wrong: int) -> None:
+    """The oracle of the test above can tell the right epoch of the drop from its neighbours."""
+    (_, right), (_, other) = (
+        hand_written(distilled(), PLAIN, 0.05, drop_after)[-1]["test"] for drop_after in (6, wrong)
+    )
+    assert abs(right - other) > 1e-4 * right
+    assert scores(distilled(), PLAIN)["test"].loss == pytest.approx(right, rel=1e-5)
+
+
+@pytest.mark.parametrize(("epochs", "drop_epoch"), [(1001, 502), (501, 252), (300, 151), (9, 6), (2, 2), (1, 2)])
+def test_the_epoch_of_the_drop(epochs: int, drop_epoch: int) -> None:
+    """The published loop runs 0..E and drops after the index E // 2 + 1; for E = 1000 that is the 502nd epoch."""
+    assert EvalRecipe(epochs=epochs).drop_epoch == drop_epoch == (epochs - 1) // 2 + 1 + 1
+
+
+def test_the_recipe_overrides_the_learnt_step_size() -> None:
+    learnt, overridden = scores(distilled(), PLAIN), scores(distilled(), replace(PLAIN, lr=0.05))
+    assert learnt == overridden
+    assert scores(distilled(), replace(PLAIN, lr=0.01)) != learnt
+    assert scores(replace(distilled(), step_size=None), replace(PLAIN, lr=0.05)) == learnt
+
+
+def test_the_best_epoch_is_chosen_on_the_selection_split() -> None:
+    """A high learning rate makes accuracy move up and down; the first epoch with the best selection accuracy counts."""
+    recipe = replace(PLAIN, epochs=12, checkpoints=12, lr=0.9)
+    history = hand_written(distilled(), recipe, 0.9, drop_after=7)
+    selection = [epoch["val_noisy"][0] for epoch in history]
+    best = selection.index(max(selection))
+    test_best = max(epoch["test"][0] for epoch in history)
+    assert best + 1 < 12
+    assert len({round(history[i]["test"][0], 6) for i in (best, 11)} | {round(test_best, 6)}) == 3
+    found = scores(distilled(), recipe)
+    for name in ("test", "val_noisy"):
+        assert found[name].accuracy_best == pytest.approx(history[best][name][0], abs=1e-9)
+        assert found[name].accuracy == pytest.approx(history[-1][name][0], abs=1e-9)
+        assert found[name].best_epoch == best + 1
+    on_test = scores(distilled(), recipe, select_on="test")
+    assert on_test["test"].accuracy_best == pytest.approx(test_best, abs=1e-9)
+
+
+def test_checkpoints_are_evenly_spaced_and_end_at_the_last_epoch() -> None:
+    """12 epochs in 3 looks: after 4, 8 and 12; in 1: after 12; more looks than epochs: after each."""
+    history = hand_written(distilled(), replace(PLAIN, epochs=12, lr=0.9), 0.9, drop_after=7)
+    selection = [epoch["val_noisy"][0] for epoch in history]
+    for checkpoints, marks in ((3, [4, 8, 12]), (1, [12]), (99, list(range(1, 13)))):
+        best = max(marks, key=lambda epoch: (selection[epoch - 1], -epoch))
+        recipe = replace(PLAIN, epochs=12, checkpoints=checkpoints, lr=0.9)
+        assert scores(distilled(), recipe)["test"].best_epoch == best
+
+
+def test_one_epoch() -> None:
+    found = scores(distilled(), replace(PLAIN, epochs=1))
+    assert found["test"].best_epoch == 1
+    assert found["test"].accuracy == found["test"].accuracy_best
+
+
+def test_seeds(global_random_untouched: Callable[[int], AbstractContextManager[None]]) -> None:
+    recipe, results = replace(PLAIN, augment=EvalRecipe().augment), []
+    for poison in (1, 2):
+        with global_random_untouched(poison):
+            results.append(scores(distilled(), recipe))
+    assert results[0] == results[1]
+    assert scores(distilled(), recipe, seed=SeedTree.root(1)) != results[0]
+
+
+def test_the_set_is_left_alone() -> None:
+    training = distilled(soft=True)
+    before = copy.deepcopy(training)
+    scores(training, replace(PLAIN, augment="color"))
+    assert torch.equal(training.images, before.images)
+    assert torch.equal(training.labels, before.labels)
+
+
+def test_a_network_that_diverges_is_scored_all_the_same() -> None:
+    found = scores(distilled(), replace(PLAIN, lr=1e30))
+    assert not math.isfinite(found["test"].loss)
+    assert 0 <= found["test"].accuracy <= 1
+
+
+def test_score_by_hand() -> None:
+    class Fixed(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.flatten(1)
+
+    logits = torch.tensor([[0.0, 0.0], [math.log(3), 0.0], [0.0, math.log(3)]]).view(3, 2, 1, 1)
+    accuracy, loss = score(Fixed(), Split(logits, torch.tensor([0, 0, 0])))
+    assert accuracy == pytest.approx(2 / 3)
+    assert loss == pytest.approx((math.log(2) + math.log(4 / 3) + math.log(4)) / 3)
+
+
+def test_scores_do_not_depend_on_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, split = build(NETWORK, (1, 4, 4), 3, SEED.torch()), splits()["test"]
+    whole = score(model, split)
+    monkeypatch.setattr("ddnl_ray.evaluate.SCORE_BATCH", 7)
+    assert score(model, split) == pytest.approx(whole)
+    assert not model.training
+
+
+def test_no_learning_rate() -> None:
+    with pytest.raises(
+        RequestError, match=r"evaluate\.lr is null, but the method learns no step size; set evaluate\.lr"
+    ):
+        scores(replace(distilled(), step_size=None), PLAIN)
+
+
+def test_an_unknown_selection_split() -> None:
+    with pytest.raises(RequestError, match=r"unknown selection split 'val_clean': .*Known: test, val_noisy"):
+        scores(distilled(), PLAIN, select_on="val_clean")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"epochs": 0}, "evaluate: epochs must be at least 1, but got 0"),
+        ({"batch_size": 0}, "evaluate: batch_size must be at least 1, but got 0"),
+        ({"checkpoints": 0}, "evaluate: checkpoints must be at least 1, but got 0"),
+        ({"lr": 0.0}, "evaluate: lr must be above 0 or null, but got 0.0"),
+        ({"lr": math.nan}, "evaluate: lr must be above 0 or null, but got nan"),
+        ({"momentum": 1.0}, r"evaluate: momentum must lie in \[0, 1\), but got 1.0"),
+        ({"weight_decay": -1e-3}, "evaluate: weight_decay must be 0 or more, but got -0.001"),
+    ],
+)
+def test_bad_recipes_are_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(RequestError, match=message):
+        EvalRecipe(**changes)

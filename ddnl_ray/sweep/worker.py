@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,6 +71,7 @@ def run_payload(config: dict[str, Any]) -> None:
     inputs = TrialInputs(data, labels, payload.experts, payload.expert_key)
     rows = run_trial(job.config, inputs, ledger.run / "trials" / job.trial, trial_options(sweep, job))
     finished = ledger.publish(job.trial, rows, sweep.search.select_on)
+    release_memory()
     tune.report({"value": finished.value if finished.value is not None else 0.0})
 
 
@@ -96,6 +100,19 @@ def prepare_process(cpu: float, gpu: float) -> torch.device:
         torch.cuda.reset_peak_memory_stats()
         return torch.device("cuda")
     return torch.device("cpu")
+
+
+def release_memory() -> None:
+    """Give freed memory back before the next trial.
+
+    Tune runs every trial of a worker in a thread of its own, and the C library keeps what each thread has freed: without
+    this, a worker grew by about a gigabyte per trial.
+    """
+    gc.collect()
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 _ON_DEVICE: dict[tuple[str, str], PreparedData] = {}

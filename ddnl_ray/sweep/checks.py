@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import math
 from collections.abc import Iterator, Mapping
@@ -73,18 +74,24 @@ def check_values(sweep: SweepFile, config: TrialConfig) -> None:
     Raises:
         RequestError: A value has another type, or is not finite.
     """
-    types = get_type_hints(METHODS[config.method].config)
+    types = _validators(config.method)
     space = own_values(sweep.search.space, config.method)
     values = [(name, value) for name, value in config.params.items() if name not in space]
     values += [(name, value) for name, item in space.items() for value in ends(item)]
     for name, value in values:
         try:
-            TypeAdapter(types[name]).validate_python(value, strict=True)
+            types[name].validate_python(value, strict=True)
         except ValidationError as error:
             reason = error.errors()[0]["msg"]
             raise RequestError(f"{config.method}.{name}: {reason}, but got {value!r}") from error
         if isinstance(value, float) and not math.isfinite(value):
             raise RequestError(f"{config.method}.{name} must be finite, but got {value}")
+
+
+@functools.cache
+def _validators(method: str) -> dict[str, TypeAdapter[Any]]:
+    """Return a validator for the type of every parameter of a method."""
+    return {name: TypeAdapter(kind) for name, kind in get_type_hints(METHODS[method].config).items()}
 
 
 def ends(space: SpaceSection) -> list[Any]:

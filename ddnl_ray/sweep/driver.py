@@ -231,7 +231,7 @@ class Execution:
     shelf: _Shelf
     watcher: Watcher
     running: dict[str, Job] = field(default_factory=dict)
-    refreshed: float = 0.0
+    refresh_at: float = 0.0
 
     def start(self, tune_id: str) -> dict[str, Any] | None:
         """Return the configuration of the next trial; None where none is ready."""
@@ -257,9 +257,11 @@ class Execution:
             self.ledger.publish(job.trial, [self._failed(job, message)], self.plan.sweep.search.select_on)
         self.studies.complete(job, self.ledger.read(job.trial))
         self.watcher.trials(self.studies, len(self.running))
-        if time.monotonic() - self.refreshed > 10:
+        began = time.monotonic()
+        if began > self.refresh_at:
             self.ledger.consolidate()
-            self.refreshed = time.monotonic()
+            # Writing the table takes longer the more parts there are: spend a twentieth of the time on it at most.
+            self.refresh_at = began + max(10.0, 20 * (time.monotonic() - began))
 
     def _failed(self, job: Job, message: str) -> dict[str, Any]:
         cell = job.cell

@@ -2,24 +2,37 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 from ddnl_ray.sweep.ledger import Ledger, trial_name
-from ddnl_ray.sweep.plan import Plan
+from ddnl_ray.sweep.plan import Cell, Plan
 from ddnl_ray.sweep.search import ended_trial
 
 
 def mirror(plan: Plan, ledger: Ledger) -> None:
     """Add what has finished to ``studies.journal``, one study per cell; what is there already is left as it is.
 
-    Open it with ``optuna-dashboard RUN/studies.journal``.
+    Open it with ``optuna-dashboard RUN/studies.journal``. A journal that a killed driver left with half a line is made
+    again.
     """
     cells = [cell for cell in plan.cells if cell.space]
     if not cells:
         return
+    journal = ledger.run / "studies.journal"
+    try:
+        _add(cells, ledger, journal)
+    except json.JSONDecodeError:
+        journal.unlink()
+        _add(cells, ledger, journal)
+
+
+def _add(cells: list[Cell], ledger: Ledger, journal: Path) -> None:
     import optuna
     from optuna.storages.journal import JournalFileBackend
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    storage = optuna.storages.JournalStorage(JournalFileBackend(str(ledger.run / "studies.journal")))
+    storage = optuna.storages.JournalStorage(JournalFileBackend(str(journal)))
     finished = ledger.finished()
     for cell in cells:
         study = optuna.create_study(study_name=cell.name, storage=storage, direction="maximize", load_if_exists=True)

@@ -42,17 +42,25 @@ def ray_session(address: str | None, cpus: int | None, gpus: int | None, log: Pa
 
     Yields:
         The ``ray`` module.
+
+    Raises:
+        RequestError: No cluster answers at the address, or it refuses the token.
     """
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     import ray
 
-    log.parent.mkdir(parents=True, exist_ok=True)
-    handler = logging.FileHandler(log)
-    for name in ("ray", "ray.tune"):
-        logger = logging.getLogger(name)
-        logger.handlers = [handler]
-        logger.propagate = False
+    with _messages_in(log):
+        _connect(ray, address, cpus, gpus)
+        protect_token()
+        try:
+            yield ray
+        finally:
+            ray.shutdown()
+
+
+def _connect(ray: Any, address: str | None, cpus: int | None, gpus: int | None) -> None:
+    """Start Ray or join a cluster (see :func:`ray_session`)."""
     environment = {"env_vars": WORKER_ENVIRONMENT}
     common: dict[str, Any] = {"namespace": NAMESPACE, "log_to_driver": False, "logging_level": "ERROR"}
     try:
@@ -65,11 +73,24 @@ def ray_session(address: str | None, cpus: int | None, gpus: int | None, log: Pa
             f"no Ray cluster answers at {address!r}; start one (`ray start --head`), and check that RAY_AUTH_MODE and "
             "the token in ~/.ray/auth_token are those of the cluster"
         ) from error
-    protect_token()
+    except ray.exceptions.AuthenticationError as error:
+        raise RequestError(f"Ray refuses the token: {error}") from error
+
+
+@contextmanager
+def _messages_in(log: Path) -> Iterator[None]:
+    """Send Ray's own messages to a file."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    handler = logging.FileHandler(log)
+    loggers = [logging.getLogger(name) for name in ("ray", "ray.tune")]
+    for logger in loggers:
+        logger.handlers = [handler]
+        logger.propagate = False
     try:
-        yield ray
+        yield
     finally:
-        ray.shutdown()
+        for logger in loggers:
+            logger.handlers = [logging.NullHandler()]
         handler.close()
 
 

@@ -96,7 +96,9 @@ def read_status(run: Path) -> dict[str, Any]:
         if result.value is not None:
             best[wanted[name]] = max(result.value, best.get(wanted[name], 0.0))
     running = [
-        read_json(path) for path in sorted((run / "trials").glob("*/progress.json")) if path.parent.name not in finished
+        read_json(path)
+        for path in sorted((run / "trials").glob("*/progress.json"))
+        if path.parent.name in wanted and path.parent.name not in finished
     ]
     return {
         "run": str(run),

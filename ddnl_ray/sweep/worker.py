@@ -105,8 +105,8 @@ def prepare_process(cpu: float, gpu: float) -> torch.device:
 def release_memory() -> None:
     """Give freed memory back before the next trial.
 
-    Tune runs every trial of a worker in a thread of its own, and the C library keeps what each thread has freed: without
-    this, a worker grew by about a gigabyte per trial.
+    Tune runs every trial of a worker in a thread of its own, and the C library keeps what each thread has freed:
+    without this, a worker grew by about a gigabyte per trial.
     """
     gc.collect()
     if torch.cuda.is_initialized():

@@ -1,0 +1,64 @@
+"""The command line: ``ddnl``. Heavy packages are imported where they are used, so that help comes at once."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import click
+
+from ddnl_ray import __version__
+from ddnl_ray.cli import runs, stores
+from ddnl_ray.errors import CorruptFileError, DdnlError
+
+WRONG_REQUEST, INTERRUPTED = 2, 130
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="ddnl")
+def cli() -> None:
+    """Dataset distillation with noisy labels, swept on Ray.
+
+    \b
+    Start with:  ddnl sweep sweeps/quickstart.yaml
+    """
+
+
+for command in (
+    runs.sweep_command,
+    runs.distill_command,
+    runs.status_command,
+    runs.table_command,
+    runs.report_command,
+    stores.experts_group,
+    stores.data_group,
+):
+    cli.add_command(command)
+
+
+@contextmanager
+def _exit_codes() -> Iterator[None]:
+    """Turn our errors into messages and exit codes."""
+    try:
+        yield
+    except (DdnlError, CorruptFileError) as error:
+        click.echo(f"ddnl: {error}", err=True)
+        sys.exit(WRONG_REQUEST)
+    except KeyboardInterrupt:
+        click.echo("ddnl: interrupted; run the same command again to continue", err=True)
+        sys.exit(INTERRUPTED)
+
+
+def main() -> None:
+    """Run the command line."""
+    os.environ.setdefault("PYTHONUNBUFFERED", "1")
+    with _exit_codes():
+        try:
+            cli.main(standalone_mode=False)
+        except click.ClickException as error:
+            error.show()
+            sys.exit(WRONG_REQUEST)
+        except click.Abort as error:
+            raise KeyboardInterrupt from error

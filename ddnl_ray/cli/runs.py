@@ -1,0 +1,196 @@
+"""Commands that make runs and look at them: sweep, distill, status, table, report."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ddnl_ray.cli.shared import device_option, open_store, read_plan, run_options, store_option, sweep_options
+
+if TYPE_CHECKING:
+    from ddnl_ray.experts import ExpertStore
+    from ddnl_ray.sweep.plan import Plan
+
+FAILED_CELLS = 1
+
+
+@click.command("sweep")
+@sweep_options
+@run_options
+@store_option
+@click.option("--address", metavar="ADDRESS", help="A Ray cluster (auto, or host:port); default: this machine alone.")
+@click.option("--cpus", type=int, help="Cores to use on this machine; default: all.")
+@click.option("--gpus", type=int, help="GPUs to use on this machine; default: all.")
+@click.option("--rebuild", is_flag=True, help="Train corrupt experts again instead of refusing them.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object at the end.")
+@click.option("--dry-run", is_flag=True, help="Print the plan and stop.")
+def sweep_command(
+    file: Path,
+    profile: str | None,
+    overrides: tuple[str, ...],
+    name: str | None,
+    out: Path,
+    store: Path,
+    address: str | None,
+    cpus: int | None,
+    gpus: int | None,
+    rebuild: bool,
+    as_json: bool,
+    dry_run: bool,
+) -> None:
+    """Run a sweep file, or continue it: the same command finishes what is left.
+
+    \b
+    Example:  ddnl sweep sweeps/quickstart.yaml --set grid.ipc=[1,10] --dry-run
+    """
+    from rich.console import Console
+
+    from ddnl_ray.sweep.driver import Machine, run_sweep
+    from ddnl_ray.sweep.ledger import Ledger
+    from ddnl_ray.sweep.live import StatusWatcher
+
+    plan = read_plan(file, profile, overrides, name)
+    run, experts = out / plan.sweep.name, open_store(store)
+    if dry_run:
+        _print_plan(plan, run, experts, as_json)
+        return
+    ledger = Ledger(run)
+    with ledger.lock(), StatusWatcher(Console(stderr=True)) as watcher:
+        before = ledger.settled()
+        try:
+            run_sweep(plan, run, experts, Machine(address, cpus, gpus), watcher, rebuild)
+        finally:
+            report = _write_report(run)
+    _conclude(plan, ledger, before, report, as_json)
+
+
+@click.command("distill")
+@sweep_options
+@run_options
+@store_option
+@device_option
+@click.option("--rebuild", is_flag=True, help="Train corrupt experts again instead of refusing them.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object at the end.")
+def distill_command(
+    file: Path,
+    profile: str | None,
+    overrides: tuple[str, ...],
+    name: str | None,
+    out: Path,
+    store: Path,
+    device: str,
+    rebuild: bool,
+    as_json: bool,
+) -> None:
+    """Run the one trial of a file in this process, without Ray.
+
+    \b
+    Example:  ddnl distill sweeps/one_trial.yaml --device cuda
+    """
+    from rich.console import Console
+
+    from ddnl_ray.sweep.ledger import Ledger
+    from ddnl_ray.sweep.live import StatusWatcher
+    from ddnl_ray.sweep.local import run_one
+
+    plan = read_plan(file, profile, overrides, name)
+    run = out / plan.sweep.name
+    ledger = Ledger(run)
+    with ledger.lock(), StatusWatcher(Console(stderr=True)) as watcher:
+        before = ledger.settled()
+        run_one(plan, run, open_store(store), device, watcher, rebuild)
+        report = _write_report(run)
+    _conclude(plan, ledger, before, report, as_json)
+
+
+@click.command("status")
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def status_command(run: Path, as_json: bool) -> None:
+    """Say how far a run is, from any shell, while it runs.
+
+    \b
+    Example:  ddnl status runs/quickstart
+    """
+    from ddnl_ray.sweep.status import read_status, status_text
+
+    status = read_status(run)
+    click.echo(json.dumps(status) if as_json else status_text(status))
+
+
+@click.command("table")
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--split", default="test", show_default=True, help="test, val_noisy or val_clean.")
+@click.option("--md", "style", flag_value="md", help="Print Markdown.")
+@click.option("--latex", "style", flag_value="latex", help="Print LaTeX.")
+@click.option("--json", "style", flag_value="json", help="Print JSON.")
+def table_command(run: Path, split: str, style: str | None) -> None:
+    """Print the accuracies of a run: n, mean and 95 % interval of every setting.
+
+    \b
+    Example:  ddnl table runs/quickstart --md
+    """
+    from analysis.tables import accuracy_table, to_json, to_latex, to_markdown, to_text
+    from ddnl_ray.errors import require_known
+    from ddnl_ray.results import SPLITS, read_run
+    from ddnl_ray.sweep.ledger import Ledger
+
+    require_known("split", split, SPLITS)
+    Ledger(run).consolidate()
+    table = accuracy_table(read_run(run), split)
+    if style == "json":
+        click.echo(json.dumps(to_json(table)))
+    else:
+        click.echo({"md": to_markdown, "latex": to_latex, None: to_text}[style](table))
+
+
+@click.command("report")
+@click.argument("run", type=click.Path(path_type=Path))
+def report_command(run: Path) -> None:
+    """Write report.html and the figures of a run again.
+
+    \b
+    Example:  ddnl report runs/quickstart
+    """
+    from ddnl_ray.results import read_run
+
+    report = _write_report(run)
+    if report is None:
+        read_run(run)
+    click.echo(str(report))
+
+
+def _write_report(run: Path) -> Path | None:
+    """Write the report of a run that has results."""
+    from analysis.report import write_report
+    from ddnl_ray.sweep.ledger import Ledger
+
+    frame = Ledger(run).consolidate()
+    return write_report(run, frame) if frame is not None else None
+
+
+def _print_plan(plan: Plan, run: Path, store: ExpertStore, as_json: bool) -> None:
+    from ddnl_ray.sweep.estimate import estimate, estimate_text
+
+    figures = estimate(plan, run, store)
+    click.echo(json.dumps(figures) if as_json else estimate_text(plan, figures))
+
+
+def _conclude(plan: Plan, ledger: Any, before: set[str], report: Path | None, as_json: bool) -> None:
+    """Print how a sweep ended, write the summary, and exit with 1 where a trial failed."""
+    from ddnl_ray.sweep.status import conclude
+
+    summary, failed = conclude(plan, ledger, before, report)
+    if as_json:
+        click.echo(json.dumps(summary))
+    else:
+        click.echo(f"{summary['done']} of {summary['trials']} trials done ({summary['cached']} were there before)")
+        for result in failed:
+            click.echo(f"{result.outcome}: {result.trial}: {result.message}", err=True)
+        click.echo(f"results: {summary['results']}\nreport:  {summary['report']}")
+    if failed:
+        sys.exit(FAILED_CELLS)

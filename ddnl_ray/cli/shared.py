@@ -1,0 +1,74 @@
+"""Options and steps that several commands share."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from ddnl_ray.experts import ExpertStore
+    from ddnl_ray.sweep.plan import Plan
+    from ddnl_ray.sweep.schema import SweepFile
+
+
+def sweep_options(command: Any) -> Any:
+    """Add the options that read a sweep file."""
+    command = click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change one key.")(command)
+    command = click.option("--profile", metavar="NAME", help="Apply a profile of the file.")(command)
+    return click.argument("file", type=click.Path(path_type=Path))(command)
+
+
+def store_option(command: Any) -> Any:
+    """Add the option that names the expert store."""
+    return click.option(
+        "--store",
+        type=click.Path(path_type=Path),
+        envvar="DDNL_STORE",
+        default=Path("~/.cache/ddnl/experts"),
+        show_default=True,
+        help="Where expert buffers are kept (or DDNL_STORE).",
+    )(command)
+
+
+def device_option(command: Any) -> Any:
+    """Add the option that names the device of work in this process."""
+    return click.option(
+        "--device", default="cpu", show_default=True, callback=_require_device, help="cpu, cuda, cuda:1, ..."
+    )(command)
+
+
+def _require_device(_context: click.Context, _option: click.Parameter, device: str) -> str:
+    import torch
+
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise click.BadParameter(f"{device!r} is not a device here: {str(error).splitlines()[0]}") from error
+    return device
+
+
+def run_options(command: Any) -> Any:
+    """Add the options that name the run folder."""
+    command = click.option("--out", type=click.Path(path_type=Path), default=Path("runs"), show_default=True)(command)
+    return click.option("--name", help="Name of the run; default: the file's.")(command)
+
+
+def read_plan(file: Path, profile: str | None, overrides: tuple[str, ...], name: str | None) -> Plan:
+    """Read and check a sweep file (see :func:`ddnl_ray.sweep.plan.make_plan`)."""
+    from ddnl_ray.sweep.plan import make_plan
+    from ddnl_ray.sweep.schema import read_sweep
+
+    if name is not None:
+        overrides = (*overrides, f"name={json.dumps(name)}")
+    sweep: SweepFile = read_sweep(file, profile, overrides)
+    return make_plan(sweep)
+
+
+def open_store(path: Path) -> ExpertStore:
+    """Return the expert store at a path."""
+    from ddnl_ray.experts import ExpertStore
+
+    return ExpertStore(path.expanduser())

@@ -1,0 +1,116 @@
+"""Commands that look after what runs share: expert trajectories and data sets."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from ddnl_ray.cli.shared import device_option, open_store, read_plan, store_option, sweep_options
+
+
+@click.group("experts")
+def experts_group() -> None:
+    """Look after the store of expert trajectories."""
+
+
+@experts_group.command("ls")
+@store_option
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def experts_ls(store: Path, as_json: bool) -> None:
+    """List the stored buffers.
+
+    \b
+    Example:  ddnl experts ls
+    """
+    import dataclasses
+    import time
+
+    buffers = list(open_store(store).buffers())
+    if as_json:
+        click.echo(json.dumps([dataclasses.asdict(buffer) for buffer in buffers]))
+        return
+    for buffer in buffers:
+        days = (time.time() - buffer.used_at) / 86400
+        what = " ".join(str(buffer.about.get(key, "")) for key in ("dataset", "noise"))
+        size = f"{buffer.num_bytes / 2**20:.1f} MiB"
+        click.echo(f"{buffer.key}  {buffer.experts:4d} experts  {size:>12}  used {days:.1f} days ago  {what}")
+    click.echo(
+        f"{len(buffers)} buffers, {sum(b.num_bytes for b in buffers) / 2**20:.1f} MiB in {open_store(store).root}"
+    )
+
+
+@experts_group.command("build")
+@sweep_options
+@store_option
+@device_option
+@click.option("--rebuild", is_flag=True, help="Train corrupt experts again instead of refusing them.")
+def experts_build(
+    file: Path, profile: str | None, overrides: tuple[str, ...], store: Path, device: str, rebuild: bool
+) -> None:
+    """Train the experts that a sweep file needs and the store lacks, in this process.
+
+    \b
+    Example:  ddnl experts build sweeps/quickstart.yaml
+    """
+    from ddnl_ray.sweep.local import build_all
+
+    plan, experts = read_plan(file, profile, overrides, None), open_store(store)
+    for key, index in build_all(plan, experts, device, rebuild):
+        click.echo(f"{key} expert {index}")
+
+
+@experts_group.command("gc")
+@store_option
+@click.option("--unused-days", type=float, default=30.0, show_default=True, help="Remove what no sweep used since.")
+def experts_gc(store: Path, unused_days: float) -> None:
+    """Remove buffers that no sweep has used for a while.
+
+    \b
+    Example:  ddnl experts gc --unused-days 7
+    """
+    removed = open_store(store).collect(unused_days)
+    for buffer in removed:
+        click.echo(f"removed {buffer.key} ({buffer.num_bytes / 2**20:.1f} MiB)")
+    click.echo(f"{len(removed)} buffers removed")
+
+
+@click.group("data")
+def data_group() -> None:
+    """Look at data sets."""
+
+
+@data_group.command("ls")
+def data_ls() -> None:
+    """List the data sets that can be named.
+
+    \b
+    Example:  ddnl data ls
+    """
+    from ddnl_ray.data import BENCHMARKS
+
+    for name in [*BENCHMARKS, "folder:PATH", "parquet:PATH"]:
+        click.echo(name)
+
+
+@data_group.command("check")
+@click.argument("name")
+@click.option("--root", type=click.Path(path_type=Path), help="Folder that holds the data sets; default ~/data.")
+@click.option("--labels", type=click.Path(path_type=Path), help="A csv or parquet file of labels.")
+@click.option("--size", type=int, help="Resize folder: and parquet: images.")
+@click.option("--download", is_flag=True, help="Fetch CIFAR where it is not there.")
+def data_check(name: str, root: Path | None, labels: Path | None, size: int | None, download: bool) -> None:
+    """Read a data set whole and say what is in it.
+
+    \b
+    Example:  ddnl data check cifar10 --root ~/data
+    """
+    from ddnl_ray.data import load
+
+    dataset = load(name, root, labels, size, download)
+    channels, height, width = dataset.train_images.shape[1:]
+    click.echo(f"{dataset.name}: {dataset.source}")
+    click.echo(f"{len(dataset.train_images)} training and {len(dataset.test_images)} test images, ", nl=False)
+    click.echo(f"{channels} x {height} x {width}, {dataset.num_classes} classes")
+    click.echo(f"true labels: {'known' if dataset.clean_labels is not None else 'unknown'}; licence: {dataset.licence}")

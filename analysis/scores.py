@@ -131,7 +131,8 @@ def plain(value: Any) -> Any:
 
 def select_on(frame: pd.DataFrame) -> str | None:
     """Return the split on which trials and iterations were selected; None if the frame does not say."""
-    return frame.attrs.get("select_on")
+    chosen: str | None = frame.attrs.get("select_on")
+    return chosen
 
 
 def _group(rows: pd.DataFrame, column: str) -> list[Score]:

@@ -44,10 +44,11 @@ def ray_session(address: str | None, cpus: int | None, gpus: int | None, log: Pa
         The ``ray`` module.
 
     Raises:
-        RequestError: No cluster answers at the address, or it refuses the token.
+        RequestError: No cluster answers at the address, or the token is missing or refused.
     """
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+    require_token()
     import ray
 
     with _messages_in(log):
@@ -92,6 +93,22 @@ def _messages_in(log: Path) -> Iterator[None]:
         for logger in loggers:
             logger.handlers = [logging.NullHandler()]
         handler.close()
+
+
+def require_token() -> None:
+    """Check the token file that the environment names: Ray's processes would die without a word.
+
+    Raises:
+        RequestError: The file is missing or empty.
+    """
+    path = os.environ.get("RAY_AUTH_TOKEN_PATH")
+    if path is None or os.environ["RAY_AUTH_MODE"] != "token" or os.environ.get("RAY_AUTH_TOKEN"):
+        return
+    if not Path(path).is_file() or not Path(path).read_text().strip():
+        raise RequestError(
+            f"RAY_AUTH_TOKEN_PATH names {path}, which is missing or empty; write the cluster's token there, or unset "
+            "RAY_AUTH_TOKEN_PATH to use ~/.ray/auth_token"
+        )
 
 
 def protect_token() -> None:

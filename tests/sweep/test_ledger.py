@@ -124,6 +124,14 @@ def test_the_best_trial_of_each_cell_is_marked(ledger: Ledger, publish: Callable
     assert frame["is_final"].all()
 
 
+def test_looks_at_the_best_trial_are_not_selected(ledger: Ledger, row: MakeRow) -> None:
+    look = row("a", "a-0000", 0.9, iteration=1, is_selected=False, is_final=False)
+    ledger.publish("a-0000", [look, row("a", "a-0000", 0.4)], "val_noisy")
+    frame = ledger.frame()
+    assert frame is not None
+    assert frame[frame["is_selected"]]["iteration"].tolist() == [3]
+
+
 def test_ties_go_to_the_earlier_trial(ledger: Ledger, publish: Callable[..., Finished]) -> None:
     for number in (2, 0, 1):
         publish("a", number, 0.5)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import signal
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -159,13 +160,26 @@ def test_bfloat16_arrives_bit_for_bit(sharing: Sharing) -> None:
     assert sharing.ask("checksum") == [sharing.checksum("bfloat16")] * 2
 
 
+def wait_until_lost(ray: Any, reference: Any) -> None:
+    """Wait until Ray has noticed that the owner of an object is gone."""
+    for _ in range(300):
+        try:
+            ray.get(reference, timeout=1)
+        except (ray.exceptions.ObjectLostError, ray.exceptions.GetTimeoutError):
+            return
+        time.sleep(0.1)
+    raise AssertionError("the object outlived its owner")
+
+
 @pytest.mark.parametrize("how", ["ray.kill", "kill -9"])
 def test_readers_outlive_the_owner(sharing: Sharing, how: str) -> None:
     """A view that has seen some experts gets the others, and a new view gets all, from the restarted owner."""
     sharing.ask("use", sharing.view("float32"))
     sharing.ask("checksum", 1)
+    (*_, unread) = sharing.ray.get(sharing.owner.references.remote(sharing.sources["float32"].key))
     if how == "ray.kill":
         sharing.ray.kill(sharing.owner, no_restart=False)
+        wait_until_lost(sharing.ray, unread)
     else:
         os.kill(sharing.ray.get(sharing.owner.__ray_call__.remote(lambda _: os.getpid())), signal.SIGKILL)
     assert sharing.ask("checksum") == [sharing.checksum("float32")] * 2

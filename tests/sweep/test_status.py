@@ -71,9 +71,9 @@ def test_a_run_in_its_middle(ledger: Ledger, small: Plan, publish: Callable[...,
     publish(datm, 0, 0.5)
     failed = publish(datm, 1, None, outcome="oom", message="The device ran out of memory.")
     publish("gone", 0, 0.9)
-    for number in (1, 2):
-        progress = {"trial": trial_name(datm, number), "iteration": 40, "iterations": 100, "looks": []}
-        write_json(ledger.run / "trials" / trial_name(datm, number) / "progress.json", progress)
+    for name in (trial_name(datm, 1), trial_name(datm, 2), trial_name("gone", 1)):
+        progress = {"trial": name, "iteration": 40, "iterations": 100, "looks": []}
+        write_json(ledger.run / "trials" / name / "progress.json", progress)
     status = read_status(ledger.run)
     assert (status["cells_done"], status["trials"], status["done"]) == (1, 4, 3)
     assert status["outcomes"] == {"ok": 2, "oom": 1}

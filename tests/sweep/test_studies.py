@@ -213,8 +213,28 @@ def test_rungs_do_not_see_the_trials_that_a_suggestion_must_not_see(undisturbed:
             assert job.rungs[2] == pytest.approx(first.looks[2])
 
 
-def test_a_cell_that_searches_nothing_is_never_stopped(undisturbed: World) -> None:
-    assert all(job.rungs == {} for job in undisturbed.started.values() if not job.cell.space)
+def test_a_cell_that_searches_nothing_is_never_stopped(plan: MakePlan) -> None:
+    made = plan("search.space={}", "budget.iterations=20", "stopper={kind: asha, grace: 2}")
+    started = World(made, {}, 8, 0).run().started
+    assert {job.cell.config.method for job in started.values()} == {"full", "random", "datm"}
+    assert all(job.rungs == {} for job in started.values())
+
+
+@pytest.mark.parametrize("outcome", [Outcome.STOPPED, Outcome.DIVERGED, Outcome.TIMEOUT])
+def test_only_trials_that_ended_well_teach_the_sampler(searched: Plan, outcome: Outcome) -> None:
+    """Whatever value the others may carry."""
+    asked = []
+    for value in (None, 0.9):
+        studies = Studies(searched, {})
+        number, last = 0, {}
+        while (job := studies.next()) is not None:
+            number += 1
+            ends = outcome if number % 3 == 0 else Outcome.OK
+            given = value if ends is outcome else job.config.params.get("lr_img", 0) / 100
+            studies.complete(job, Finished(job.trial, job.config.params, ends, "", given, {}, 1.0))
+            last[job.cell.name] = job.config
+        asked.append(last)
+    assert asked[0] == asked[1]
 
 
 def test_sweeps_differ_by_their_parallelism(sweep: Callable[..., SweepFile]) -> None:

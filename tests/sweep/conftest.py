@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import subprocess
 import sys
 import tempfile
@@ -118,7 +119,14 @@ def ray_folder() -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def ray_environment(ray_folder: Path) -> dict[str, str]:
-    """Environment variables that keep a process's Ray, home and expert store inside that folder."""
+    """Environment variables that keep a process's Ray, home and expert store inside that folder.
+
+    A token is laid there, readable by all as Ray would leave it.
+    """
+    token = ray_folder / ".ray" / "auth_token"
+    token.parent.mkdir()
+    token.write_text(secrets.token_hex(32))
+    token.chmod(0o644)
     return {
         "HOME": str(ray_folder),
         "RAY_TMPDIR": str(ray_folder),
@@ -135,6 +143,9 @@ def local_ray(ray_folder: Path, ray_environment: dict[str, str]) -> Iterator[Any
     with pytest.MonkeyPatch.context() as patch:
         for name, value in (ENVIRONMENT | ray_environment).items():
             patch.setenv(name, value)
+        from ray._raylet import AuthenticationTokenLoader
+
+        AuthenticationTokenLoader.instance().reset_cache()  # this process may have read the token of another home
         with ray_session(None, 2, 0, ray_folder / "ray.log") as ray:
             yield ray
 

@@ -11,9 +11,11 @@ quickstart: $(INSTALLED)  ## install, run the main job on the embedded digits, s
 
 test: $(INSTALLED_DEV)  ## the default tests (under 12 minutes on 2 cores)
 	$(BIN)/pytest -q
+	$(BIN)/pytest -q -m own_process
 
 slow: $(INSTALLED_DEV)  ## every test
-	$(BIN)/pytest -q -m ""
+	$(BIN)/pytest -q -m "not own_process"
+	$(BIN)/pytest -q -m own_process
 
 check: $(INSTALLED_DEV)  ## static checks: style, types, one-way imports
 	$(BIN)/ruff check .

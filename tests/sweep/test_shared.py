@@ -23,7 +23,7 @@ from ddnl_ray.sweep.plan import Plan
 from ddnl_ray.sweep.runtime import max_concurrent
 from ddnl_ray.sweep.schema import ResourcesSection
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.own_process]
 
 EXPERTS, FINAL, WEIGHTS = 4, 120, 50_000
 EPOCHS = (*range(FINAL - 1), FINAL)

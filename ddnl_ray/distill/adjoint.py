@@ -1,21 +1,23 @@
-"""Exact gradient of the trajectory-matching loss through an unrolled student, in the memory of one step.
+"""Exact gradient of a trajectory-matching loss through an unrolled student, in the memory of one step.
 
 A student starts at an expert's weights and takes ``n`` plain SGD steps on the synthetic set,
-``theta_{i+1} = theta_i - beta * g_i`` with ``g_i = grad_theta loss(theta_i; X_i, Y_i)``. The matching loss (MTT,
-Cazenavette et al. 2022, Eq. 3) is ``L = |theta_n - target|^2 / |start - target|^2``. Reverse-mode differentiation
-by hand gives, with ``lambda_n = dL/dtheta_n`` and ``s_i = <lambda_{i+1}, g_i>``::
+``theta_{i+1} = theta_i - beta * g_i`` with ``g_i = grad_theta loss(theta_i; X_i, Y_i)``. A goal scores the weights of
+one step ``k`` (the last, or a chosen one) with a loss ``L``. Reverse-mode differentiation by hand gives, with
+``lambda_k = dL/dtheta_k`` and ``s_i = <lambda_{i+1}, g_i>`` for ``i < k``::
 
     dL/dX_i    = -beta * ds_i/dX_i
     dL/dY_i    = -beta * ds_i/dY_i
     dL/dbeta  += -s_i
     lambda_i   = lambda_{i+1} - beta * ds_i/dtheta_i
 
-so that each step's graph is rebuilt, used once and freed. It needs ``n`` parameter vectors and one graph, and 12
-forward passes a step where back-propagation through the kept graphs needs 9. Where memory allows, the last ``kept``
-steps keep their graphs: the same numbers, sooner.
+so that each step is recomputed, used once and freed. It needs ``n`` parameter vectors and one step's tape. Where memory
+allows, the first ``kept`` steps keep their tapes and need not be recomputed: the same numbers, sooner.
 
-Differs from the original: the public codes keep every graph (MTT, DATM) or drop the second-order chain (TESLA, Cui et
-al. 2023, whose gradient is therefore approximate). This one is exact at TESLA's memory.
+Without the last line, ``lambda_i = lambda_k`` for every step, it is the gradient that TESLA publishes (Cui et al., ICML
+2023, arXiv 2211.10586), which takes each ``g_i`` to depend on its own batch only: an approximation.
+
+Differs from the originals: the public codes of MTT, FTD, DATM and ATT keep every graph; TESLA's doubles a tuple instead
+of its entries, so that its image gradient is half of its formula. Here the factor is the formula's.
 """
 
 from __future__ import annotations
@@ -25,55 +27,54 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from ddnl_ray.data.dsa import Dsa, DsaDraw
+from ddnl_ray.distill.student import Student, StudentBatch, Tape
 
 MIN_SQUARED_MOVE = 1e-12
-
-Network = Callable[[Tensor, Tensor], Tensor]
-
-
-@dataclass(frozen=True)
-class StudentBatch:
-    """What one student step trains on.
-
-    Attributes:
-        index: Rows of the synthetic set, int64 [B].
-        draw: The augmentation drawn for this step, or None.
-    """
-
-    index: Tensor
-    draw: DsaDraw | None
+GRAD_MODES = ("adjoint", "tesla")
 
 
 @dataclass(frozen=True)
-class Student:
-    """How a student turns weights and a batch into a loss.
+class End:
+    """Where a goal looks at the student.
 
     Attributes:
-        network: Maps flat weights [P] and images [B, C, H, W] to logits [B, classes].
-        augment: Applied to the images with each batch's own draw, or None.
+        step: The number of steps taken there (1 to n).
+        loss: Scalar.
+        adjoint: Derivative of the loss with respect to the weights there [P].
     """
 
-    network: Network
-    augment: Dsa | None
+    step: int
+    loss: Tensor
+    adjoint: Tensor
 
-    def loss(self, theta: Tensor, images: Tensor, labels: Tensor, draw: DsaDraw | None) -> Tensor:
-        """Return the mean cross-entropy of a batch.
 
-        Args:
-            theta: Weights [P].
-            images: Un-augmented images [B, C, H, W].
-            labels: Classes, int64 [B], or label logits, floating [B, classes], whose soft-max is the target.
-            draw: The augmentation of this batch.
-        """
-        if self.augment is not None and draw is not None:
-            images = self.augment.apply(images, draw)
-        logits = self.network(theta, images)
-        if labels.is_floating_point():
-            return -(labels.softmax(1) * logits.log_softmax(1)).sum(1).mean()
-        return F.cross_entropy(logits, labels)
+Goal = Callable[[Sequence[Tensor]], End]
+"""Maps the weights after the steps 1 to n to where and how they are scored."""
+
+
+def reach(start: Tensor, target: Tensor) -> Goal:
+    """Return the goal of ending at the target: ``|theta_n - target|^2 / |start - target|^2`` (MTT, Eq. 3).
+
+    Where the expert hardly moved (squared distance below 1e-12) the loss is NaN.
+
+    Args:
+        start: Expert weights where the student starts [P].
+        target: Expert weights that it should reach [P].
+    """
+
+    def goal(visited: Sequence[Tensor]) -> End:
+        return score(visited, len(visited), start, target)
+
+    return goal
+
+
+def score(visited: Sequence[Tensor], step: int, start: Tensor, target: Tensor) -> End:
+    """Return the normalised squared distance to the target after ``step`` steps, and its derivative."""
+    scale = (start - target).square().sum()
+    scale = torch.where(scale < MIN_SQUARED_MOVE, torch.nan, scale)
+    difference = visited[step - 1] - target
+    return End(step, difference.square().sum() / scale, 2 * difference / scale)
 
 
 @dataclass(frozen=True)
@@ -85,153 +86,72 @@ class MatchGradient:
         images: [n, C, H, W].
         labels: [n, classes], or None where labels are hard.
         step_size: Scalar.
+        step: How many student steps led to the scored weights.
     """
 
     loss: Tensor
     images: Tensor
     labels: Tensor | None
     step_size: Tensor
+    step: int
 
 
 def match(
     student: Student,
     start: Tensor,
-    target: Tensor,
+    goal: Goal,
     images: Tensor,
     labels: Tensor,
     step_size: Tensor,
     batches: Sequence[StudentBatch],
     kept: int = 0,
+    grad_mode: str = "adjoint",
 ) -> MatchGradient:
-    """Return the matching loss of an unrolled student and its exact gradients.
+    """Return the loss of an unrolled student and its gradients.
 
     Args:
-        student: The student's loss.
-        start: Expert weights where the student starts [P].
-        target: Expert weights that it should reach [P].
+        student: The student.
+        start: Weights where it starts [P].
+        goal: Scores the weights that it visits.
         images: Synthetic images [n, C, H, W].
-        labels: Hard labels, int64 [n], or label logits [n, classes].
+        labels: Classes, int64 [n], or label logits [n, classes].
         step_size: The student's learning rate, scalar.
-        batches: One entry per student step.
-        kept: How many of the last steps keep their graphs (0: constant memory; ``len(batches)``: plain unrolling).
+        batches: One per step.
+        kept: How many of the first steps keep their tapes.
+        grad_mode: ``adjoint``, exact, or ``tesla``, the published approximation.
 
     Returns:
-        Loss and gradients; not finite where the student diverged or the expert did not move (squared distance below
-        1e-12).
+        Loss and gradients; not finite where the student diverged or the goal's loss is not.
     """
-    images, labels, beta = images.detach(), labels.detach(), step_size.detach()
-    scale = (start - target).square().sum()
-    scale = torch.where(scale < MIN_SQUARED_MOVE, torch.nan, scale)
-    replayed = batches[: max(0, len(batches) - kept)]
-    theta, visited = _run(student, start.detach(), images, labels, beta, replayed)
-
-    tail = _match_kept(student, theta, target, scale, images, labels, beta, batches[len(replayed) :])
-    adjoint, grad_images, grad_labels, grad_beta = tail.adjoint, tail.images, tail.labels, tail.step_size
-    for step in reversed(range(len(replayed))):
-        batch = replayed[step]
-        x = images[batch.index].requires_grad_()
-        y = labels[batch.index]
-        inputs = [x]
-        if grad_labels is not None:
-            inputs.append(y.requires_grad_())
-        if step > 0:
-            inputs.append(visited[step])
-        with torch.enable_grad():
-            loss = student.loss(visited[step], x, y, batch.draw)
-            (gradient,) = torch.autograd.grad(loss, visited[step], create_graph=True)
-            projection = adjoint @ gradient
-        pulled = torch.autograd.grad(projection, inputs)
-        grad_beta = grad_beta - projection.detach()
-        grad_images.index_add_(0, batch.index, -beta * pulled[0])
-        if grad_labels is not None:
-            grad_labels.index_add_(0, batch.index, -beta * pulled[1])
-        if step > 0:
-            adjoint = adjoint - beta * pulled[-1]
-    return MatchGradient(tail.loss, grad_images, grad_labels, grad_beta)
-
-
-def _run(
-    student: Student,
-    theta: Tensor,
-    images: Tensor,
-    labels: Tensor,
-    beta: Tensor,
-    batches: Sequence[StudentBatch],
-) -> tuple[Tensor, list[Tensor]]:
-    """Take the student's steps without keeping graphs; return the end and every start of a step."""
-    visited = []
-    for batch in batches:
-        theta = theta.detach().requires_grad_()
+    beta = step_size.detach()
+    images, labels, theta = images.detach(), labels.detach(), start.detach()
+    tapes: list[Tape] = []
+    visited = [theta]
+    for i, batch in enumerate(batches):
+        rows = images[batch.index], labels[batch.index]
+        if i < kept:
+            tapes.append(student.tape(theta, *rows, batch.draw))
+            gradient = tapes[-1].gradient
+        else:
+            gradient = student.gradient(theta, *rows, batch.draw)
+        theta = theta - beta * gradient
         visited.append(theta)
-        with torch.enable_grad():
-            loss = student.loss(theta, images[batch.index], labels[batch.index], batch.draw)
-        (gradient,) = torch.autograd.grad(loss, theta)
-        theta = theta.detach() - beta * gradient
-    return theta.detach(), visited
-
-
-@dataclass(frozen=True)
-class _Tail:
-    loss: Tensor
-    adjoint: Tensor
-    images: Tensor
-    labels: Tensor | None
-    step_size: Tensor
-
-
-def _match_kept(
-    student: Student,
-    theta: Tensor,
-    target: Tensor,
-    scale: Tensor,
-    images: Tensor,
-    labels: Tensor,
-    beta: Tensor,
-    batches: Sequence[StudentBatch],
-) -> _Tail:
-    """Unroll the last steps with their graphs and differentiate through them at once."""
-    soft = labels.is_floating_point()
-    if not batches:
-        difference = theta - target
-        return _Tail(
-            difference.square().sum() / scale,
-            2 * difference / scale,
-            torch.zeros_like(images),
-            torch.zeros_like(labels) if soft else None,
-            torch.zeros_like(beta),
-        )
-    first = theta.detach().requires_grad_()
-    x = images.detach().requires_grad_()
-    y = labels.detach().requires_grad_() if soft else labels
-    b = beta.detach().requires_grad_()
-    with torch.enable_grad():
-        theta = first
-        for batch in batches:
-            loss = student.loss(theta, x[batch.index], y[batch.index], batch.draw)
-            (gradient,) = torch.autograd.grad(loss, theta, create_graph=True)
-            theta = theta - b * gradient
-        matching = (theta - target).square().sum() / scale
-    pulled = torch.autograd.grad(matching, [first, x, b, y] if soft else [first, x, b])
-    return _Tail(matching.detach(), pulled[0], pulled[1], pulled[3] if soft else None, pulled[2])
-
-
-def graph_bytes(student: Student, theta: Tensor, images: Tensor, labels: Tensor, batch: StudentBatch) -> int:
-    """Return how many bytes one kept step holds for its backward pass, measured on one step.
-
-    Storage that several saved tensors share is counted once; the inputs are not counted.
-    """
-    storages: dict[int, int] = {}
-
-    def note(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        storages[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    leaves = [theta.detach().requires_grad_(), images[batch.index].requires_grad_(), labels[batch.index]]
-    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        loss = student.loss(leaves[0], leaves[1], leaves[2], batch.draw)
-        (gradient,) = torch.autograd.grad(loss, leaves[0], create_graph=True)
-    del gradient
-    for leaf in leaves:
-        storages.pop(leaf.untyped_storage().data_ptr(), None)
-    return sum(storages.values())
+    end = goal(visited[1:])
+    del tapes[end.step :]
+    adjoint = end.adjoint
+    grad_images, grad_beta = torch.zeros_like(images), torch.zeros_like(beta)
+    grad_labels = torch.zeros_like(labels) if labels.is_floating_point() else None
+    for i in reversed(range(end.step)):
+        batch = batches[i]
+        if i < len(tapes):
+            tape = tapes.pop()
+        else:
+            tape = student.tape(visited[i], images[batch.index], labels[batch.index], batch.draw)
+        pulled = tape.pull(adjoint, through_weights=i > 0 and grad_mode == "adjoint")
+        grad_beta = grad_beta - pulled.product
+        grad_images.index_add_(0, batch.index, -beta * pulled.images)
+        if grad_labels is not None and pulled.labels is not None:
+            grad_labels.index_add_(0, batch.index, -beta * pulled.labels)
+        if pulled.weights is not None:
+            adjoint = adjoint - beta * pulled.weights
+    return MatchGradient(end.loss, grad_images, grad_labels, grad_beta, end.step)

@@ -29,7 +29,7 @@ class Problem:
         network: The backbone as a function of flat weights, for the methods that match weights.
         augment: The differentiable augmentation of training and matching, or None.
         experts: Expert trajectories, for the methods that match them.
-        graph_memory: Bytes that may be spent on kept graphs (see :mod:`ddnl_ray.distill.adjoint`).
+        graph_memory: Bytes that may be spent on kept tapes (see :mod:`ddnl_ray.distill.adjoint`).
     """
 
     images: Tensor

@@ -15,15 +15,17 @@ Differs from the original (GeorgeCazenavette/mtt-distillation):
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import torch
 from torch import Tensor
 
-from ddnl_ray.distill.adjoint import MatchGradient, Student, StudentBatch, graph_bytes, match
+from ddnl_ray.distill.adjoint import GRAD_MODES, Goal, MatchGradient, match, reach
 from ddnl_ray.distill.base import Problem, State, StepInfo
-from ddnl_ray.errors import RequestError
+from ddnl_ray.distill.student import AutogradStudent, Student, StudentBatch, tape_bytes
+from ddnl_ray.errors import RequestError, require_known
 from ddnl_ray.seeds import SeedTree
 
 MIN_STEP_SIZE = 1e-5
@@ -51,9 +53,12 @@ class TrajectoryConfig:
     """First value of the student's step size."""
     momentum_img: float = 0.5
     """Momentum of the images and of the step size."""
+    grad_mode: str = "adjoint"
+    """Gradient through the student: ``adjoint`` (exact) or ``tesla`` (published approximation, no Hessian terms)."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""
+        require_known("grad_mode", self.grad_mode, GRAD_MODES)
         for name in ("iterations", "syn_steps", "expert_epochs", "max_start_epoch"):
             if getattr(self, name) < 1:
                 raise RequestError(f"{name} must be at least 1, but got {getattr(self, name)}")
@@ -84,7 +89,7 @@ class TrajectoryState(State):
         velocity_images: Momentum buffer of the images.
         velocity_step_size: Momentum buffer of the step size.
         velocity_labels: Momentum buffer of the label logits; None where labels are hard.
-        kept: How many of the last student steps keep their graphs.
+        kept: How many of the first student steps keep their tapes.
     """
 
     images: Tensor
@@ -112,8 +117,14 @@ class TrajectoryState(State):
         )
 
 
+def student_of(problem: Problem) -> Student:
+    """Return the student of a problem."""
+    assert problem.network is not None
+    return AutogradStudent(problem.network, problem.augment)
+
+
 def affordable_steps(problem: Problem, config: TrajectoryConfig, images: Tensor, labels: Tensor) -> int:
-    """Return how many student steps may keep their graphs within the problem's memory, measured on one step.
+    """Return how many student steps may keep their tapes within the problem's memory, measured on one step.
 
     Args:
         problem: The problem.
@@ -125,9 +136,7 @@ def affordable_steps(problem: Problem, config: TrajectoryConfig, images: Tensor,
     if not problem.graph_memory:
         return 0
     size = min(config.batch_syn or len(images), len(images))
-    batch = StudentBatch(torch.arange(size, device=images.device), None)
-    student = Student(problem.network, None)
-    each = graph_bytes(student, problem.network.flatten(), images, labels, batch)
+    each = tape_bytes(student_of(problem), problem.network.flatten(), images[:size], labels[:size])
     return min(config.syn_steps, problem.graph_memory // max(1, each))
 
 
@@ -158,18 +167,43 @@ def draw_batches(num_images: int, config: TrajectoryConfig, problem: Problem, se
     return batches
 
 
+MakeGoal = Callable[[Tensor, Tensor], Goal]
+"""Makes a goal of the expert weights where the student starts and of those that it should reach, both [P]."""
+
+
 def matching_gradient(
-    state: TrajectoryState, config: TrajectoryConfig, problem: Problem, start_epoch: int, seed: SeedTree
+    state: TrajectoryState,
+    config: TrajectoryConfig,
+    problem: Problem,
+    start_epoch: int,
+    seed: SeedTree,
+    make_goal: MakeGoal = reach,
 ) -> MatchGradient:
     """Return loss and gradients of one iteration from a given start epoch."""
-    assert problem.experts is not None
-    assert problem.network is not None
-    expert = draw_expert(len(problem.experts), state.iteration, seed)
-    start = problem.experts.snapshot(expert, start_epoch).to(problem.device)
-    target = problem.experts.snapshot(expert, start_epoch + config.expert_epochs).to(problem.device)
+    start, target = segment(state, config, problem, start_epoch, seed)
     batches = draw_batches(len(state.images), config, problem, seed.child("step", state.iteration))
-    student = Student(problem.network, problem.augment)
-    return match(student, start, target, state.images, state.labels, state.step_size, batches, state.kept)
+    return match(
+        student_of(problem),
+        start,
+        make_goal(start, target),
+        state.images,
+        state.labels,
+        state.step_size,
+        batches,
+        state.kept,
+        config.grad_mode,
+    )
+
+
+def segment(
+    state: TrajectoryState, config: TrajectoryConfig, problem: Problem, start_epoch: int, seed: SeedTree
+) -> tuple[Tensor, Tensor]:
+    """Return the weights [P] of an iteration's expert at the start epoch and ``expert_epochs`` later."""
+    assert problem.experts is not None
+    expert = draw_expert(len(problem.experts), state.iteration, seed)
+    epochs = start_epoch, start_epoch + config.expert_epochs
+    first, last = (problem.experts.snapshot(expert, epoch).to(problem.device) for epoch in epochs)
+    return first, last
 
 
 T = TypeVar("T", bound=TrajectoryState)

@@ -10,7 +10,8 @@ import torch
 
 from ddnl_ray.data import Dsa
 from ddnl_ray.distill import Distilled
-from ddnl_ray.distill.adjoint import Student, StudentBatch, match
+from ddnl_ray.distill.adjoint import match, reach
+from ddnl_ray.distill.student import AutogradStudent, StudentBatch
 from ddnl_ray.evaluate import Split, train_and_score
 from ddnl_ray.experts import train_expert
 from ddnl_ray.models import Flat, build
@@ -64,8 +65,8 @@ class Probe:
         start = network.flatten()
         steps = [StudentBatch(torch.arange(batch), draw)] * PROBE_STEPS
         labels = torch.zeros(batch, data.num_classes)
-        student, beta = Student(network, augment), torch.tensor(0.01)
-        seconds = _time(lambda: match(student, start, start + 1, images, labels, beta, steps))
+        student, beta = AutogradStudent(network, augment), torch.tensor(0.01)
+        seconds = _time(lambda: match(student, start, reach(start, start + 1), images, labels, beta, steps))
         return seconds / PROBE_STEPS
 
     def _evaluation(self, cell: Cell) -> float:

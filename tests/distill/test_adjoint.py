@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ddnl_ray.data.dsa import OPERATIONS, Dsa
-from ddnl_ray.distill.adjoint import MatchGradient, Student, StudentBatch, graph_bytes, match
+from ddnl_ray.distill.adjoint import MatchGradient, match, reach
+from ddnl_ray.distill.student import AutogradStudent, StudentBatch, tape_bytes
 from ddnl_ray.models import Flat, NetworkSpec, build
 from ddnl_ray.seeds import SeedTree
 
@@ -56,7 +57,8 @@ class Case:
 
     def match(self, kept: int = 0, **changes: Tensor) -> MatchGradient:
         values = {name: getattr(self, name) for name in ("start", "target", "images", "labels", "step_size")} | changes
-        return match(Student(self.ours, self.augment), **values, batches=self.batches, kept=kept)
+        goal = reach(values["start"], values.pop("target"))
+        return match(AutogradStudent(self.ours, self.augment), goal=goal, **values, batches=self.batches, kept=kept)
 
     def loss(self) -> float:
         return float(self.match().loss)
@@ -116,7 +118,8 @@ def unrolled(case: Case) -> MatchGradient:
         theta = theta - beta * gradient
     matching = ((theta - case.target) ** 2).sum() / ((case.start - case.target) ** 2).sum()
     gradients = torch.autograd.grad(matching, inputs)
-    return MatchGradient(matching.detach(), gradients[0], gradients[2] if len(gradients) > 2 else None, gradients[1])
+    labels = gradients[2] if len(gradients) > 2 else None
+    return MatchGradient(matching.detach(), gradients[0], labels, gradients[1], len(case.batches))
 
 
 def relative(ours: Tensor, theirs: Tensor) -> float:
@@ -265,11 +268,10 @@ def test_a_student_that_diverges_gives_no_finite_loss() -> None:
 def convnet_bytes(num: int, width: int = 4) -> int:
     network = Flat(build(NetworkSpec("convnet2", width), (1, 8, 8), 3, SeedTree.root(0).torch()))
     images, labels = torch.zeros(20, 1, 8, 8), torch.zeros(20, 3)
-    batch = StudentBatch(torch.arange(num), None)
-    return graph_bytes(Student(network, None), network.flatten(), images, labels, batch)
+    return tape_bytes(AutogradStudent(network, None), network.flatten(), images[:num], labels[:num])
 
 
-def test_graph_bytes_grow_with_the_batch_and_the_network() -> None:
+def test_tape_bytes_grow_with_the_batch_and_the_network() -> None:
     """A step holds at least its activations: 8x8 and 4x4 maps before and after each of the two blocks' layers."""
     assert convnet_bytes(1) > 0
     assert 4 * (8 * 8 + 4 * 4) * 4 < convnet_bytes(1)
@@ -277,23 +279,18 @@ def test_graph_bytes_grow_with_the_batch_and_the_network() -> None:
     assert convnet_bytes(10, width=8) > 1.5 * convnet_bytes(10)
 
 
-def test_graph_bytes_are_what_autograd_saves_beside_the_inputs() -> None:
+def test_tape_bytes_are_what_autograd_saves_beside_the_inputs() -> None:
     """For logits = x w, loss = -<p, logits - logsumexp>: counted by hand for one step of soft cross-entropy."""
 
     def network(theta: Tensor, x: Tensor) -> Tensor:
         return x.flatten(1) @ theta.view(4, 3)
 
     small, large = (
-        graph_bytes(
-            Student(network, None),
-            torch.zeros(12),
-            torch.ones(n, 1, 2, 2),
-            torch.zeros(n, 3),
-            StudentBatch(torch.arange(n), None),
-        )
+        tape_bytes(AutogradStudent(network, None), torch.zeros(12), torch.ones(n, 1, 2, 2), torch.zeros(n, 3))
         for n in (1000, 2000)
     )
     rows = (large - small) / 1000 / 4
-    # Images, weights and labels are inputs; what grows are maps of [n, 3]: probabilities, log-probabilities, gradients.
-    assert rows % 3 == 0
+    # Images, weights and labels are inputs; what grows are maps of [n, 3] (probabilities, log-probabilities, gradients)
+    # and a few sums of them, [n].
+    assert rows == int(rows)
     assert 3 * 2 <= rows <= 3 * 12

@@ -16,8 +16,9 @@ from torch import Tensor
 
 from ddnl_ray.data.dsa import Dsa
 from ddnl_ray.distill import Problem
-from ddnl_ray.distill.adjoint import MatchGradient, Student, StudentBatch, graph_bytes
+from ddnl_ray.distill.adjoint import MatchGradient
 from ddnl_ray.distill.mtt import Mtt, MttConfig
+from ddnl_ray.distill.student import AutogradStudent, tape_bytes
 from ddnl_ray.distill.trajectory import (
     MIN_STEP_SIZE,
     TrajectoryConfig,
@@ -114,7 +115,7 @@ def gradients(soft: bool, num: int = 6) -> list[MatchGradient]:
         return torch.randn(shape, generator=generator, dtype=torch.float64)
 
     return [
-        MatchGradient(torch.tensor(0.5), normal(4, 1, 2, 2), normal(4, 3) if soft else None, normal())
+        MatchGradient(torch.tensor(0.5), normal(4, 1, 2, 2), normal(4, 3) if soft else None, normal(), 1)
         for _ in range(num)
     ]
 
@@ -253,8 +254,7 @@ def test_the_kept_steps_fit_the_memory() -> None:
     network = Flat(build(NetworkSpec("convnet1", 4), (1, 8, 8), 3, torch.Generator().manual_seed(0)))
     images, labels = torch.randn(6, 1, 8, 8), torch.randn(6, 3)
     problem = Problem(images, torch.arange(6) % 3, 3, 2, network, None)
-    batch = StudentBatch(torch.arange(6), None)
-    each = graph_bytes(Student(network, None), network.flatten(), images, labels, batch)
+    each = tape_bytes(AutogradStudent(network, None), network.flatten(), images, labels)
     settings = config(batch_syn=None)
     counts = [
         affordable_steps(replace(problem, graph_memory=memory), settings, images, labels)

@@ -41,6 +41,8 @@ OPTIONS = {
     "report": "",
     "experts ls": "--store --json",
     "experts build": "--profile --set --store --device --rebuild",
+    "experts export": "--all --out --store --json",
+    "experts import": "--store --json",
     "experts gc": "--store --unused-days",
     "data ls": "",
     "data check": "--root --labels --size --download",
@@ -181,7 +183,7 @@ WRONG = [
     (["--set", "budget.expert=1"], "unknown key 'budget.expert': did you mean 'experts'? Known: "),
     (["--set", "grid.ipcs=[1]"], "grid.ipcs: unknown key: did you mean 'ipc'?"),
     (["--set", "params.datm.lr_imgs=1"], "params.datm.lr_imgs: no chosen method has it: did you mean 'datm.lr_img'?"),
-    (["--set", "grid.method=[dtm]"], "unknown method 'dtm': did you mean 'datm'? Known: datm, full, mtt, random"),
+    (["--set", "grid.method=[dtm]"], "unknown method 'dtm': did you mean 'datm'? Known: "),
     (["--set", "grid.method=[datm+tad]"], "'datm+tad' combines methods, and none of the parts"),
     (
         ["--set", "data.name=cifar10", "--set", "data.root=nowhere"],
@@ -241,17 +243,17 @@ def test_a_damaged_expert_ends_with_2_and_is_made_again_on_request(ddnl: Ddnl, f
     assert built.code == 0
     key = built.out.split()[0]
     assert built.out.splitlines() == [f"{key} expert 0", f"{key} expert 1"]
-    shard = tmp_path / "store" / key / "expert-00001.safetensors"
-    whole = shard.read_bytes()
-    shard.write_bytes(whole[:-9] + bytes([whole[-9] ^ 0xFF]) + whole[-8:])
+    segment = tmp_path / "store" / key / "expert-00001.00000-00003.safetensors"
+    whole = segment.read_bytes()
+    segment.write_bytes(whole[:-9] + bytes([whole[-9] ^ 0xFF]) + whole[-8:])
     for command in (["sweep", file], ["distill", file], ["experts", "build", file]):
         said = ddnl(*command)
         assert said.code == 2
-        assert f"expert shard {shard} is corrupt: snapshot 3 does not match its checksum" in said.err
+        assert f"expert segment {segment} is corrupt: snapshot 3 does not match its checksum" in said.err
         assert "--rebuild" in said.err
     again = ddnl("experts", "build", file, "--rebuild")
     assert (again.code, again.out) == (0, f"{key} expert 1\n")
-    assert shard.read_bytes() == whole
+    assert segment.read_bytes() == whole
     assert ddnl("experts", "build", file).out == ""
 
 
@@ -442,10 +444,11 @@ def test_the_expert_store_is_listed_and_cleaned(ddnl: Ddnl, file: Path, tmp_path
     assert ddnl("experts", "ls", "--json").json == []
     key = ddnl("experts", "build", file).out.split()[0]
     (buffer,) = ddnl("experts", "ls", "--json").json
-    assert set(buffer) == {"key", "experts", "num_bytes", "used_at", "about"}
-    assert (buffer["key"], buffer["experts"], buffer["about"]["noise"]) == (key, 2, "symmetric-0.4")
+    assert set(buffer) == {"key", "experts", "last_epoch", "num_bytes", "used_at", "about"}
+    assert (buffer["key"], buffer["experts"], buffer["last_epoch"]) == (key, 2, 3)
+    assert buffer["about"]["noise"] == "symmetric-0.4"
     line, total = ddnl("experts", "ls").out.splitlines()
-    assert line.startswith(f"{key}     2 experts")
+    assert line.startswith(f"{key}     2 experts to epoch   3 ")
     assert line.endswith("digits symmetric-0.4")
     assert total.startswith("1 buffers, ")
     assert ddnl("experts", "gc").out == "0 buffers removed\n"
@@ -453,6 +456,98 @@ def test_the_expert_store_is_listed_and_cleaned(ddnl: Ddnl, file: Path, tmp_path
     assert removed[0].startswith(f"removed {key} (")
     assert removed[1] == "1 buffers removed"
     assert ddnl("experts", "ls", "--json").json == []
+
+
+MTT = ["--set", "grid.method=[mtt]", "--set", "params={}", "--set", "params={mtt.expert_epochs: 1}"]
+
+
+def test_a_longer_window_trains_the_same_experts_on(ddnl: Ddnl, file: Path, tmp_path: Path) -> None:
+    """The dry run says how much, and the data of the shorter one stay as they are."""
+    short = [*MTT, "--set", "budget.expert_epochs=9", "--set", "params.mtt.max_start_epoch=2"]
+    longer = [*short, "--set", "params.mtt.max_start_epoch=4"]
+    weights = 4 * 9 * 1 + 4 + 2 * 4 + (4 * 4 * 4 + 1) * 10
+    for arguments, experts, snapshots in ((short, ["0", "1"], 3), (longer, ["0", "1"], 2), (longer, [], 0)):
+        plan = ddnl("sweep", file, "--dry-run", "--json", *arguments).json
+        assert plan["store_bytes"] == 2 * snapshots * weights * 4
+        assert plan["object_store_bytes"] == 2 * (5 if arguments is longer else 3) * weights * 4
+        assert [line.split()[-1] for line in ddnl("experts", "build", file, *arguments).out.splitlines()] == experts
+    (folder,) = (tmp_path / "store").iterdir()
+    names = {path.name for path in folder.glob("*.safetensors")}
+    assert names == {f"expert-0000{i}.{ends}.safetensors" for i in (0, 1) for ends in ("00000-00002", "00003-00004")}
+
+
+def test_experts_move_to_another_store(ddnl: Ddnl, file: Path, tmp_path: Path) -> None:
+    keys = []
+    for seed in (0, 1):
+        built = ddnl("experts", "build", file, "--set", f"experts.seed={seed}")
+        keys.append(built.out.split()[0])
+    archive, away = tmp_path / "experts.tar", ["--store", tmp_path / "away"]
+    said = ddnl("experts", "export", keys[0][:9], "--out", archive, "--json")
+    assert said.code == 0
+    (buffer,) = said.json["buffers"]
+    assert set(buffer) == {"key", "experts", "segments", "num_bytes", "skipped"}
+    assert (said.json["file"], buffer["key"], buffer["experts"]) == (str(archive), keys[0], 2)
+    imported = ddnl("experts", "import", archive, "--json", *away).json
+    assert imported == {"file": str(archive), "buffers": [buffer]}
+    assert ddnl("experts", "build", file, *away).out == ""
+    assert ddnl("experts", "build", file, *away, "--set", "experts.seed=1").out.split()[0] == keys[1]
+
+    words = ddnl("experts", "export", "--all", "--out", archive).out.splitlines()
+    assert [line.split()[:3] for line in words[:2]] == [[key, "2", "experts"] for key in sorted(keys)]
+    assert words[2].startswith("2 buffers, ")
+    assert words[2].endswith(f" MiB: {archive}")
+    words = ddnl("experts", "import", archive, *away).out.splitlines()
+    assert [line.split("; ")[-1] for line in words[:2]] == ["2 segments were there already"] * 2
+    fresh = ddnl("experts", "import", archive, "--store", tmp_path / "fresh")
+    assert fresh.code == 0
+    assert "already" not in fresh.out
+    assert ddnl("experts", "build", file, "--store", tmp_path / "fresh").out == ""
+
+
+def test_experts_that_are_not_there_cannot_be_exported(ddnl: Ddnl, file: Path, tmp_path: Path) -> None:
+    out = ["--out", tmp_path / "x.tar"]
+    said = ddnl("experts", "export", "12", *out)
+    assert (said.code, said.err) == (
+        2,
+        f"ddnl: unknown expert buffer '12': the store {tmp_path / 'store'} holds none\n",
+    )
+    key = ddnl("experts", "build", file).out.split()[0]
+    wrong = key[:-1] + ("0" if key[-1] != "0" else "1")
+    said = ddnl("experts", "export", wrong, *out)
+    assert (said.code, said.err) == (
+        2,
+        f"ddnl: unknown expert buffer '{wrong}': did you mean '{key}'? Known: {key}\n",
+    )
+    for arguments in ([], [key, "--all"]):
+        said = ddnl("experts", "export", *arguments, *out)
+        assert said.code == 2
+        assert "name the buffers to export (`ddnl experts ls` lists them), or use --all" in said.err
+    assert ddnl("experts", "export", key, "--out", tmp_path).code == 2
+    assert not (tmp_path / "x.tar").exists()
+
+
+def test_a_corrupt_expert_is_neither_exported_nor_imported(ddnl: Ddnl, file: Path, tmp_path: Path) -> None:
+    key = ddnl("experts", "build", file).out.split()[0]
+    archive = tmp_path / "experts.tar"
+    assert ddnl("experts", "export", "--all", "--out", archive).code == 0
+    content = archive.read_bytes()
+    segment = tmp_path / "store" / key / "expert-00001.00000-00003.safetensors"
+    place = content.rindex(segment.read_bytes()[-64:])
+    archive.write_bytes(content[:place] + b"spam" + content[place + 4 :])
+    said = ddnl("experts", "import", archive, "--store", tmp_path / "away")
+    assert said.code == 2
+    assert f"archive {archive} is refused: '{key}/{segment.name}' does not match its checksum" in said.err
+    assert ddnl("experts", "ls", "--store", tmp_path / "away", "--json").json == []
+    segment.write_bytes(segment.read_bytes()[:-4] + b"spam")
+    said = ddnl("experts", "export", "--all", "--out", tmp_path / "y.tar")
+    assert said.code == 2
+    assert f"ddnl: expert segment {segment} is corrupt: it does not match its checksum" in said.err
+    said = ddnl("experts", "import", tmp_path / "y.tar")
+    assert (said.code, said.err) == (
+        2,
+        f"ddnl: there is no archive at {tmp_path / 'y.tar'}; write one with `ddnl experts export`\n",
+    )
+    assert not list(tmp_path.glob(".*"))
 
 
 def test_data_sets_are_listed_and_checked(ddnl: Ddnl, tmp_path: Path) -> None:

@@ -15,7 +15,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ddnl_ray.errors import CorruptFileError
-from ddnl_ray.files import canonical, digest, read_json, read_tensors, sha256, write_atomic, write_json, write_tensors
+from ddnl_ray.files import (
+    canonical,
+    digest,
+    open_atomic,
+    read_json,
+    read_tensors,
+    sha256,
+    write_atomic,
+    write_json,
+    write_tensors,
+)
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -47,6 +57,21 @@ def test_an_exception_while_writing_leaves_the_old_file_alone(
         write_atomic(path, b"new")
     assert path.read_bytes() == b"old"
     assert os.listdir(tmp_path) == ["file.bin"]
+
+
+def test_a_block_that_fails_leaves_the_old_file_alone(tmp_path: Path) -> None:
+    path = tmp_path / "a" / "file.bin"
+    write_atomic(path, b"old")
+
+    def write_half() -> None:
+        with open_atomic(path) as file:
+            file.write(b"half of the new")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_half()
+    assert path.read_bytes() == b"old"
+    assert os.listdir(path.parent) == ["file.bin"]
 
 
 def test_the_bytes_are_on_disk_before_the_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from ddnl_ray.cli.shared import device_option, open_store, read_plan, store_option, sweep_options
+
+if TYPE_CHECKING:
+    from ddnl_ray.experts import Moved
 
 
 @click.group("experts")
@@ -35,7 +39,8 @@ def experts_ls(store: Path, as_json: bool) -> None:
         days = (time.time() - buffer.used_at) / 86400
         what = " ".join(str(buffer.about.get(key, "")) for key in ("dataset", "noise"))
         size = f"{buffer.num_bytes / 2**20:.1f} MiB"
-        click.echo(f"{buffer.key}  {buffer.experts:4d} experts  {size:>12}  used {days:.1f} days ago  {what}")
+        there = f"{buffer.experts:4d} experts to epoch {max(0, buffer.last_epoch):3d}"
+        click.echo(f"{buffer.key}  {there}  {size:>12}  used {days:.1f} days ago  {what}")
     click.echo(
         f"{len(buffers)} buffers, {sum(b.num_bytes for b in buffers) / 2**20:.1f} MiB in {open_store(store).root}"
     )
@@ -59,6 +64,59 @@ def experts_build(
     plan, experts = read_plan(file, profile, overrides, None), open_store(store)
     for key, index in build_all(plan, experts, device, rebuild):
         click.echo(f"{key} expert {index}")
+
+
+@experts_group.command("export")
+@click.argument("keys", nargs=-1, metavar="KEY...")
+@click.option("--all", "everything", is_flag=True, help="Export every buffer.")
+@click.option("--out", required=True, type=click.Path(dir_okay=False, path_type=Path), help="The archive to write.")
+@store_option
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def experts_export(keys: tuple[str, ...], everything: bool, out: Path, store: Path, as_json: bool) -> None:
+    """Write buffers into one checked archive, for the store of another cluster.
+
+    KEY is a name that `ddnl experts ls` shows, or the start of one.
+
+    
+    Example:  ddnl experts export 3f2a --out experts.tar
+    """
+    from ddnl_ray.experts import export_buffers
+
+    experts = open_store(store)
+    if bool(keys) == everything:
+        raise click.UsageError("name the buffers to export (`ddnl experts ls` lists them), or use --all")
+    found = [experts.find(key) for key in keys]
+    if everything:
+        found = [buffer.key for buffer in experts.buffers() if buffer.experts]
+    _print_moved(out, export_buffers(experts, found, out), as_json)
+
+
+@experts_group.command("import")
+@click.argument("file", type=click.Path(path_type=Path))
+@store_option
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def experts_import(file: Path, store: Path, as_json: bool) -> None:
+    """Check an archive that `ddnl experts export` wrote, and store what is not there yet.
+
+    
+    Example:  ddnl experts import experts.tar
+    """
+    from ddnl_ray.experts import import_archive
+
+    _print_moved(file, import_archive(open_store(store), file), as_json)
+
+
+def _print_moved(file: Path, moved: list[Moved], as_json: bool) -> None:
+    """Say what went into an archive, or out of it."""
+    import dataclasses
+
+    if as_json:
+        click.echo(json.dumps({"file": str(file), "buffers": [dataclasses.asdict(buffer) for buffer in moved]}))
+        return
+    for buffer in moved:
+        there = f"; {buffer.skipped} segments were there already" if buffer.skipped else ""
+        click.echo(f"{buffer.key}  {buffer.experts:4d} experts  {buffer.num_bytes / 2**20:10.1f} MiB{there}")
+    click.echo(f"{len(moved)} buffers, {sum(b.num_bytes for b in moved) / 2**20:.1f} MiB: {file}")
 
 
 @experts_group.command("gc")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar, Generic, Self, TypeVar
+from typing import Any, ClassVar, Generic, Self, TypeVar, get_args, get_type_hints
 
 import torch
 from torch import Tensor
@@ -92,8 +92,9 @@ class State:
         Raises:
             CorruptFileError: A tensor is missing or unknown.
         """
-        kinds = {field.name: str(field.type) for field in dataclasses.fields(cls)}
-        required = {name for name, kind in kinds.items() if "None" not in kind}
+        hints = get_type_hints(cls)
+        kinds = {field.name: hints[field.name] for field in dataclasses.fields(cls)}
+        required = {name for name, kind in kinds.items() if type(None) not in get_args(kind)}
         if not required <= set(tensors) <= set(kinds):
             raise CorruptFileError(
                 f"a checkpoint of {cls.__name__} holds {sorted(tensors)}, expected {sorted(kinds)}; "
@@ -101,7 +102,7 @@ class State:
             )
         values: dict[str, Any] = dict.fromkeys(kinds)
         for name, tensor in tensors.items():
-            values[name] = int(tensor) if kinds[name] == "int" else tensor.to(device)
+            values[name] = int(tensor) if kinds[name] is int else tensor.to(device)
         return cls(**values)
 
 
@@ -132,6 +133,8 @@ class Method(ABC, Generic[S]):
     name: ClassVar[str]
     state: ClassVar[type[State]]
     needs_experts: ClassVar[bool] = False
+    reads_final: ClassVar[bool] = False
+    """Whether it reads the experts' last epoch, beside the window."""
 
     def __init__(self, config: Any) -> None:
         """Keep the method's configuration."""

@@ -1,10 +1,11 @@
-"""Expert trajectories: their recipe, their training, the content-addressed store, and views on them."""
+"""Expert trajectories: their recipe, their training, the content-addressed store, archives, and views on them."""
 
-from ddnl_ray.experts.buffer import ArrayExperts, Experts, window
+from ddnl_ray.experts.archive import Moved, export_buffers, import_archive
+from ddnl_ray.experts.buffer import ArrayExperts, Experts
 from ddnl_ray.experts.build import build_expert
 from ddnl_ray.experts.recipe import ExpertRecipe
 from ddnl_ray.experts.store import BufferId, ExpertStore, StoredBuffer
-from ddnl_ray.experts.train import Trajectory, train_expert
+from ddnl_ray.experts.train import TrainingState, Trajectory, train_expert
 
 __all__ = [
     "ArrayExperts",
@@ -12,9 +13,12 @@ __all__ = [
     "ExpertRecipe",
     "ExpertStore",
     "Experts",
+    "Moved",
     "StoredBuffer",
+    "TrainingState",
     "Trajectory",
     "build_expert",
+    "export_buffers",
+    "import_archive",
     "train_expert",
-    "window",
 ]

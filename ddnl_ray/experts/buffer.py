@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -11,6 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+
+from ddnl_ray.errors import RequestError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -20,7 +22,7 @@ class Experts(Protocol):
 
     @property
     def final_epoch(self) -> int:
-        """The last epoch of the training of every expert."""
+        """The epoch at which the recipe ends training; held for the methods that read it (``Method.reads_final``)."""
 
     def __len__(self) -> int:
         """Return the number of experts."""
@@ -36,7 +38,7 @@ class ArrayExperts:
     Attributes:
         arrays: One array per expert [len(epochs), P]: float32, float16, or bfloat16 bits as uint16.
         epochs: The epochs that the rows hold.
-        final_epoch: The last epoch of training.
+        final_epoch: The epoch at which the recipe ends training.
         dtype: ``float32``, ``float16`` or ``bfloat16``.
     """
 
@@ -51,7 +53,32 @@ class ArrayExperts:
 
     def snapshot(self, expert: int, epoch: int) -> Tensor:
         """Return a private float32 copy of an expert's weights [P] (see :class:`Experts`)."""
-        return read_only(self.arrays[expert][self.epochs.index(epoch)], self.dtype).float().clone()
+        return read_only(self.arrays[expert][row_of(epoch, self.epochs)], self.dtype).float().clone()
+
+
+def row_of(epoch: int, epochs: tuple[int, ...]) -> int:
+    """Return the row of an epoch's snapshot in an array that holds ``epochs``, in ascending order.
+
+    Raises:
+        RequestError: The epoch is not held.
+    """
+    if epoch not in epochs:
+        raise RequestError(
+            f"the experts' snapshot of epoch {epoch} was read, but epochs {ranges(epochs)} are held: those up to the "
+            "last_epoch of the method's configuration, and the final one for methods that set reads_final"
+        )
+    return epochs.index(epoch)
+
+
+def ranges(epochs: Iterable[int]) -> str:
+    """Return ascending numbers in words: ``0-8, 12``."""
+    spans: list[list[int]] = []
+    for epoch in epochs:
+        if spans and epoch == spans[-1][1] + 1:
+            spans[-1][1] = epoch
+        else:
+            spans.append([epoch, epoch])
+    return ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in spans)
 
 
 def read_only(array: npt.NDArray[np.generic], dtype: str = "float32") -> Tensor:
@@ -65,8 +92,3 @@ def read_only(array: npt.NDArray[np.generic], dtype: str = "float32") -> Tensor:
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
         tensor = torch.from_numpy(array)
         return tensor.view(torch.bfloat16) if dtype == "bfloat16" else tensor
-
-
-def window(last_epoch: int, final_epoch: int) -> tuple[int, ...]:
-    """Return the epochs that matching up to ``last_epoch`` can read, and the final one (label initialisation)."""
-    return (*range(min(last_epoch, final_epoch) + 1), *((final_epoch,) if final_epoch > last_epoch else ()))

@@ -15,7 +15,7 @@ class ExpertRecipe:
     network: NetworkSpec
     """The backbone."""
     epochs: int = 50
-    """Epochs; one snapshot is kept before the first and after each."""
+    """The last epoch; one snapshot is kept before the first and after each that a method can read."""
     batch_size: int = 256
     """Images per step; the last, short batch of an epoch is used."""
     lr: float = 0.01

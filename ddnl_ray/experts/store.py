@@ -1,9 +1,9 @@
 """The content-addressed store of expert trajectories.
 
 A buffer is a folder named by the hash of all that determines it: the data, the realised noisy labels, the recipe, the
-seed and this format's version. It holds one safetensors shard per expert, so a buffer can grow, and beside each shard a
-manifest with one checksum per snapshot, so that only the snapshots that are read need to be verified. Every file is
-renamed into place; a shard exists when its manifest does.
+seed and the format's version. How far its experts are trained is not among them: every trajectory is a prefix of an
+endless one. A buffer grows by experts and by epochs, in segments that are never rewritten
+(:mod:`ddnl_ray.experts.segments`); where two processes have written overlapping ones, either is read.
 """
 
 from __future__ import annotations
@@ -18,21 +18,30 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
-from ddnl_ray.errors import CorruptFileError
-from ddnl_ray.experts.buffer import DTYPES
+from ddnl_ray.errors import CorruptFileError, RequestError, require_known
 from ddnl_ray.experts.recipe import ExpertRecipe
-from ddnl_ray.experts.train import Trajectory
-from ddnl_ray.files import digest, read_json, sha256, write_json, write_tensors
+from ddnl_ray.experts.segments import (
+    FORMAT_VERSION,
+    Segment,
+    check_segment,
+    complete_segments,
+    connected,
+    discard,
+    read_end,
+    read_rows,
+    write_segment,
+)
+from ddnl_ray.experts.train import TrainingState, Trajectory
+from ddnl_ray.files import digest, read_json, write_json
 from ddnl_ray.seeds import SeedTree
 
-FORMAT_VERSION = 1
+STAGING = ".import-"
 
 
 @dataclass(frozen=True)
 class BufferId:
-    """All that determines an expert buffer.
+    """All that determines an expert buffer, and how long its recipe trains.
 
     Attributes:
         data: Fingerprint of the prepared data.
@@ -49,13 +58,26 @@ class BufferId:
     dtype: str = "float32"
 
     @property
+    def identity(self) -> dict[str, Any]:
+        """What determines the snapshots: everything but the number of epochs."""
+        values = dataclasses.asdict(self)
+        del values["recipe"]["epochs"]
+        return values
+
+    @property
     def key(self) -> str:
         """The folder's name: 16 hexadecimal digits."""
-        return digest({"format": FORMAT_VERSION, **dataclasses.asdict(self)})
+        return key_of(self.identity)
 
     def seeds(self, index: int) -> SeedTree:
         """Return the seed tree of one expert: own to the data and the labels, whatever the recipe."""
         return SeedTree.root(self.seed).child("expert", self.data, self.labels, index)
+
+
+def key_of(about: dict[str, Any]) -> str:
+    """Return the key of a buffer from its identity, or from its description, which contains it."""
+    names = [field.name for field in dataclasses.fields(BufferId)]
+    return digest({"format": FORMAT_VERSION, **{name: about.get(name) for name in names}})
 
 
 @dataclass(frozen=True)
@@ -64,7 +86,8 @@ class StoredBuffer:
 
     Attributes:
         key: Its name.
-        experts: Shards that are complete.
+        experts: Experts that are there.
+        last_epoch: The last epoch that all of them reach; -1: there are none.
         num_bytes: Size on disk.
         used_at: When a sweep last built or read it, seconds since the epoch.
         about: What it was made of (data set, noise, recipe).
@@ -72,6 +95,7 @@ class StoredBuffer:
 
     key: str
     experts: int
+    last_epoch: int
     num_bytes: int
     used_at: float
     about: dict[str, Any]
@@ -87,40 +111,40 @@ class ExpertStore:
     def __init__(self, root: Path) -> None:
         self.root = root
 
-    def shard(self, key: str, index: int) -> Path:
-        """Return where the shard of an expert lies."""
-        return self.root / key / f"expert-{index:05d}.safetensors"
+    def segments(self, key: str) -> dict[int, list[Segment]]:
+        """Return what reading uses of a buffer: the connected segments of every expert that has epoch 0."""
+        found: dict[int, list[Segment]] = {}
+        for segment in complete_segments(self.root / key):
+            found.setdefault(segment.expert, []).append(segment)
+        chains = {expert: connected(segments) for expert, segments in found.items()}
+        return {expert: chain for expert, chain in chains.items() if chain}
 
-    def missing(self, key: str, num_experts: int) -> list[int]:
-        """Return which of the first ``num_experts`` experts are not stored."""
-        return [index for index in range(num_experts) if not self._is_complete(key, index)]
+    def reach(self, key: str, num_experts: int) -> list[int]:
+        """Return up to which epoch each of the first ``num_experts`` experts has every snapshot; -1: it has none."""
+        chains = self.segments(key)
+        return [chains[index][-1].last if index in chains else -1 for index in range(num_experts)]
 
-    def _is_complete(self, key: str, index: int) -> bool:
-        shard = self.shard(key, index)
-        return shard.is_file() and shard.with_suffix(".json").is_file()
+    def missing(self, key: str, num_experts: int, last_epoch: int) -> list[int]:
+        """Return which of the first ``num_experts`` experts lack a snapshot of epochs 0 to ``last_epoch``."""
+        return [index for index, reach in enumerate(self.reach(key, num_experts)) if reach < last_epoch]
 
     def describe(self, buffer: BufferId, about: dict[str, Any]) -> None:
-        """Write what a buffer is made of, for people."""
-        write_json(self.root / buffer.key / "buffer.json", {**about, **dataclasses.asdict(buffer)})
+        """Write what a buffer is made of."""
+        write_json(self.root / buffer.key / "buffer.json", {**about, **buffer.identity})
 
     def save(self, buffer: BufferId, index: int, trajectory: Trajectory) -> None:
-        """Store one expert; a shard that is already there is replaced by an equal one."""
-        stored = trajectory.snapshots.to(DTYPES[buffer.dtype]).contiguous()
-        shard = self.shard(buffer.key, index)
-        write_tensors(shard, {"snapshots": stored})
-        write_json(
-            shard.with_suffix(".json"),
-            {
-                "format_version": FORMAT_VERSION,
-                "key": buffer.key,
-                "index": index,
-                "dtype": buffer.dtype,
-                "shape": list(stored.shape),
-                "bytes": shard.stat().st_size,
-                "losses": trajectory.losses,
-                "sha256": [sha256(_as_array(row).tobytes()) for row in stored],
-            },
-        )
+        """Store (a part of) one expert's trajectory; a segment that is already there stays as it is."""
+        assert (trajectory.velocity is not None) == bool(buffer.recipe.momentum)
+        write_segment(self.root / buffer.key, index, trajectory, buffer.dtype)
+
+    def end(self, key: str, index: int) -> TrainingState | None:
+        """Return the state from which training of an expert goes on; None: from its initialisation.
+
+        Raises:
+            CorruptFileError: It does not match its checksum, or the files are not of this format.
+        """
+        chain = connected(complete_segments(self.root / key, index))
+        return read_end(chain[-1]) if chain else None
 
     def load(self, key: str, index: int, epochs: Iterable[int] | None = None) -> npt.NDArray[np.generic]:
         """Read snapshots of one expert and verify their checksums.
@@ -134,53 +158,58 @@ class ExpertStore:
             Array [len(epochs), P]; bfloat16 comes as its bits in uint16.
 
         Raises:
-            CorruptFileError: A snapshot does not match its checksum, or the files are not of this format.
+            CorruptFileError: A snapshot is not there or does not match its checksum, or the files are not of this
+                format.
         """
-        from safetensors import SafetensorError, safe_open
-
-        shard = self.shard(key, index)
-        manifest = self._manifest(shard)
-        rows = list(range(manifest["shape"][0])) if epochs is None else list(epochs)
-        try:
-            with safe_open(shard, framework="pt") as file:
-                snapshots = file.get_slice("snapshots")
-                if list(snapshots.get_shape()) != manifest["shape"]:
-                    raise self._corrupt(shard, "its shape is not the one in its manifest")
-                array = np.stack([_as_array(snapshots[row]) for row in rows])
-        except (SafetensorError, OSError) as error:
-            raise self._corrupt(shard, str(error)) from error
-        for row, values in zip(rows, array, strict=True):
-            if sha256(values.tobytes()) != manifest["sha256"][row]:
-                raise self._corrupt(shard, f"snapshot {row} does not match its checksum")
+        chain = connected(complete_segments(self.root / key, index))
+        reach = chain[-1].last if chain else -1
+        wanted = list(range(reach + 1) if epochs is None else epochs)
+        if not wanted or max(wanted) > reach:
+            raise CorruptFileError(
+                f"expert {index} of buffer {self.root / key} is not stored up to epoch {max(wanted, default=0)} "
+                f"(it ends at {reach}); train it with `ddnl experts build FILE`"
+            )
+        assert min(wanted) >= 0
+        array: npt.NDArray[np.generic] | None = None
+        covered = -1
+        for segment in chain:
+            places = [place for place, epoch in enumerate(wanted) if covered < epoch <= segment.last]
+            covered = segment.last
+            rows = read_rows(segment, [wanted[place] for place in places]) if places else iter(())
+            for place, row in zip(places, rows, strict=True):
+                if array is None:
+                    array = np.empty((len(wanted), len(row)), row.dtype)
+                if (len(row), row.dtype) != (array.shape[1], array.dtype):
+                    raise segment.corrupt("its snapshots are not of the size and type of the others")
+                array[place] = row
+        assert array is not None
         return array
 
-    def verify(self, key: str, num_experts: int, epochs: Iterable[int] | None = None) -> None:
-        """Check what is stored of the first ``num_experts`` experts.
+    def verify(self, key: str, num_experts: int, epochs: Iterable[int]) -> None:
+        """Check what is stored of some epochs of the first ``num_experts`` experts, and what training goes on from.
 
         Raises:
-            CorruptFileError: As :meth:`load`, for the first bad shard.
+            CorruptFileError: As :meth:`load`, for the first bad segment.
         """
-        rows = None if epochs is None else list(epochs)
-        for index in range(num_experts):
-            if self._is_complete(key, index):
-                self.load(key, index, rows)
-
-    def discard(self, key: str, index: int) -> None:
-        """Remove one shard, manifest first, so that it is missing at every moment."""
-        self.shard(key, index).with_suffix(".json").unlink(missing_ok=True)
-        self.shard(key, index).unlink(missing_ok=True)
+        wanted = list(epochs)
+        for index, reach in enumerate(self.reach(key, num_experts)):
+            held = [epoch for epoch in wanted if epoch <= reach]
+            if held:
+                self.load(key, index, held)
+            if len(held) < len(wanted):
+                self.end(key, index)
 
     def discard_corrupt(self, key: str, num_experts: int) -> list[int]:
-        """Remove the shards that fail their checks; return their experts."""
-        bad = []
-        for index in range(num_experts):
-            try:
-                if self._is_complete(key, index):
-                    self.load(key, index)
-            except CorruptFileError:
-                self.discard(key, index)
-                bad.append(index)
-        return bad
+        """Remove the segments of the first ``num_experts`` experts that fail their checks; return their experts."""
+        bad = set()
+        for segment in complete_segments(self.root / key):
+            if segment.expert < num_experts:
+                try:
+                    check_segment(segment)
+                except CorruptFileError:
+                    discard(segment)
+                    bad.add(segment.expert)
+        return sorted(bad)
 
     def touch(self, key: str) -> None:
         """Note that a buffer was used now, for :meth:`collect`."""
@@ -189,46 +218,41 @@ class ExpertStore:
 
     def buffers(self) -> Iterator[StoredBuffer]:
         """Yield every buffer of the store, by name."""
-        for folder in sorted(self.root.glob("*/buffer.json")):
-            files = [file for file in folder.parent.iterdir() if not file.name.startswith(".")]
-            used = folder.parent / "used"
+        for description in sorted(self.root.glob("*/buffer.json")):
+            folder = description.parent
+            chains = self.segments(folder.name)
+            used = folder / "used"
             yield StoredBuffer(
-                key=folder.parent.name,
-                experts=sum(
-                    self._is_complete(folder.parent.name, int(f.stem[-5:])) for f in files if f.suffix == ".safetensors"
-                ),
-                num_bytes=sum(f.stat().st_size for f in files),
-                used_at=(used if used.is_file() else folder).stat().st_mtime,
-                about=read_json(folder),
+                key=folder.name,
+                experts=len(chains),
+                last_epoch=min((chain[-1].last for chain in chains.values()), default=-1),
+                num_bytes=sum(file.stat().st_size for file in folder.iterdir() if not file.name.startswith(".")),
+                used_at=(used if used.is_file() else description).stat().st_mtime,
+                about=read_json(description),
             )
 
+    def find(self, prefix: str) -> str:
+        """Return the key of the buffer whose name starts with ``prefix``.
+
+        Raises:
+            RequestError: None does, or several do.
+        """
+        keys = sorted(path.parent.name for path in self.root.glob("*/buffer.json"))
+        if not keys:
+            raise RequestError(f"unknown expert buffer {prefix!r}: the store {self.root} holds none")
+        found = [key for key in keys if prefix and key.startswith(prefix)]
+        if len(found) > 1:
+            raise RequestError(f"{prefix!r} is the start of {len(found)} buffers: {', '.join(found)}; give more of it")
+        return found[0] if found else require_known("expert buffer", prefix, keys)
+
     def collect(self, unused_days: float, keep: Iterable[str] = ()) -> list[StoredBuffer]:
-        """Remove the buffers that no sweep has used for ``unused_days`` days; return them."""
+        """Remove the buffers that no sweep has used for ``unused_days`` days; return them.
+
+        What an import that was killed that long ago has left behind goes too.
+        """
         kept, limit = set(keep), time.time() - unused_days * 86400
         old = [buffer for buffer in self.buffers() if buffer.used_at <= limit and buffer.key not in kept]
-        for buffer in old:
-            shutil.rmtree(self.root / buffer.key)
+        left = [folder for folder in self.root.glob(f"{STAGING}*") if folder.stat().st_mtime <= limit]
+        for folder in [*(self.root / buffer.key for buffer in old), *left]:
+            shutil.rmtree(folder)
         return old
-
-    def _manifest(self, shard: Path) -> dict[str, Any]:
-        try:
-            manifest: dict[str, Any] = read_json(shard.with_suffix(".json"))
-        except FileNotFoundError as error:
-            raise self._corrupt(shard, "it has no manifest") from error
-        version = manifest.get("format_version")
-        if version != FORMAT_VERSION:
-            raise self._corrupt(shard, f"it has format version {version}; this ddnl reads {FORMAT_VERSION}")
-        return manifest
-
-    def _corrupt(self, shard: Path, reason: str) -> CorruptFileError:
-        return CorruptFileError(
-            f"expert shard {shard} is corrupt: {reason}. Train it again with `ddnl experts build FILE --rebuild` "
-            "(or `ddnl sweep FILE --rebuild`)"
-        )
-
-
-def _as_array(tensor: torch.Tensor) -> npt.NDArray[np.generic]:
-    """Return a tensor as NumPy; bfloat16, which NumPy lacks, as its bits."""
-    tensor = tensor.contiguous()
-    array: npt.NDArray[np.generic] = (tensor.view(torch.uint16) if tensor.dtype == torch.bfloat16 else tensor).numpy()
-    return array

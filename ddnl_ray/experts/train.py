@@ -8,6 +8,7 @@ Differs from the original (MTT's buffer script):
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -23,20 +24,55 @@ from ddnl_ray.seeds import SeedTree
 
 
 @dataclass(frozen=True)
-class Trajectory:
-    """One expert.
+class TrainingState:
+    """All from which the training of an expert goes on, bit for bit.
 
     Attributes:
-        snapshots: Weights before training and after every epoch [E + 1, P], float32, on the CPU.
-        losses: Mean training loss of every epoch (on augmented batches, against the observed labels), length E.
+        epoch: Epochs that are done.
+        weights: Weights after them [P], float32.
+        velocity: Momentum buffer after them [P], float32; None where the recipe has no momentum.
+    """
+
+    epoch: int
+    weights: Tensor
+    velocity: Tensor | None
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """One expert, or a later part of one.
+
+    Attributes:
+        snapshots: Weights [S, P], float32, on the CPU: before training (epoch 0) and after every epoch, from
+            ``first_epoch`` on.
+        losses: Mean training loss of every epoch that was trained (on augmented batches, against the observed labels).
+        first_epoch: Epoch of the first snapshot; 0 unless training went on from a later state.
+        velocity: Momentum buffer at the end [P], float32, on the CPU; None where the recipe has no momentum.
     """
 
     snapshots: Tensor
     losses: list[float]
+    first_epoch: int = 0
+    velocity: Tensor | None = None
+
+    @property
+    def end(self) -> TrainingState:
+        """The state from which training would go on."""
+        return TrainingState(self.first_epoch + len(self.snapshots) - 1, self.snapshots[-1], self.velocity)
 
 
-def train_expert(images: Tensor, labels: Tensor, num_classes: int, recipe: ExpertRecipe, seed: SeedTree) -> Trajectory:
-    """Train one expert and keep its trajectory.
+def train_expert(
+    images: Tensor,
+    labels: Tensor,
+    num_classes: int,
+    recipe: ExpertRecipe,
+    seed: SeedTree,
+    start: TrainingState | None = None,
+) -> Trajectory:
+    """Train one expert up to epoch ``recipe.epochs`` and keep its trajectory.
+
+    A trajectory is a prefix of an endless one: each epoch draws from a seed of its own, and nothing depends on how many
+    follow.
 
     Args:
         images: Training images in the transformed space [N, C, H, W], on the device.
@@ -44,6 +80,7 @@ def train_expert(images: Tensor, labels: Tensor, num_classes: int, recipe: Exper
         num_classes: Number of classes.
         recipe: Network, optimizer and length.
         seed: Determines initialisation, order and augmentation.
+        start: Go on from here, and return only the snapshots that follow; None: from the initialisation.
 
     Raises:
         RequestError: Training diverged: the loss is not finite.
@@ -51,30 +88,42 @@ def train_expert(images: Tensor, labels: Tensor, num_classes: int, recipe: Exper
     shape = (int(images.shape[1]), int(images.shape[2]), int(images.shape[3]))
     network = Flat(build(recipe.network, shape, num_classes, seed.child("init").torch(), images.device))
     augment = Dsa(recipe.augment) if recipe.augment else None
-    theta = network.flatten()
+    theta = network.flatten() if start is None else start.weights.to(images.device)
     velocity = torch.zeros_like(theta)
-    snapshots = torch.empty(recipe.epochs + 1, network.num_params)
-    snapshots[0] = theta
+    if start is not None and start.velocity is not None:
+        velocity = start.velocity.to(images.device)
+    done, first = (0, 0) if start is None else (start.epoch, start.epoch + 1)
+    snapshots = torch.empty(recipe.epochs + 1 - first, network.num_params)
+    if start is None:
+        snapshots[0] = theta
     losses = []
-    for epoch in range(recipe.epochs):
-        generator = seed.child("epoch", epoch).torch()
-        order = torch.randperm(len(images), generator=generator).to(images.device)
+    for epoch in range(done, recipe.epochs):
+        batches = _batches(images, labels, recipe.batch_size, augment, seed.child("epoch", epoch).torch())
         total = torch.zeros((), device=images.device)
-        for index in order.split(recipe.batch_size):
-            x, y = images[index], labels[index]
-            if augment is not None:
-                x = augment.apply(x, augment.draw(generator, len(index), shape[1], images.device))
+        for x, y in batches:
             loss, direction = _direction(network, x, y, theta, recipe)
             velocity = recipe.momentum * velocity + direction + recipe.weight_decay * theta
             theta = theta - recipe.lr * velocity
-            total += loss * len(index)
-        snapshots[epoch + 1] = theta
+            total += loss * len(x)
+        snapshots[epoch + 1 - first] = theta
         losses.append(float(total) / len(images))
         if not losses[-1] < float("inf"):
             raise RequestError(
                 f"an expert diverged in epoch {epoch + 1} (loss {losses[-1]}); lower experts.lr (it is {recipe.lr})"
             )
-    return Trajectory(snapshots, losses)
+    return Trajectory(snapshots, losses, first, velocity.cpu() if recipe.momentum else None)
+
+
+def _batches(
+    images: Tensor, labels: Tensor, size: int, augment: Dsa | None, generator: torch.Generator
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield the augmented batches of one epoch."""
+    order = torch.randperm(len(images), generator=generator).to(images.device)
+    for index in order.split(size):
+        x = images[index]
+        if augment is not None:
+            x = augment.apply(x, augment.draw(generator, len(index), images.shape[2], images.device))
+        yield x, labels[index]
 
 
 def _direction(network: Flat, x: Tensor, y: Tensor, theta: Tensor, recipe: ExpertRecipe) -> tuple[Tensor, Tensor]:

@@ -9,12 +9,13 @@ import shutil
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
-from ddnl_ray.experts import BufferId, ExpertStore, window
+from ddnl_ray.experts import ExpertStore
 from ddnl_ray.results import Outcome
 from ddnl_ray.sweep.ledger import Ledger
 from ddnl_ray.sweep.mirror import mirror
+from ddnl_ray.sweep.needs import Need, needs, verify_experts
 from ddnl_ray.sweep.options import trial_options
 from ddnl_ray.sweep.plan import Cell, Plan
 from ddnl_ray.sweep.runtime import max_concurrent, ray_session
@@ -23,40 +24,7 @@ from ddnl_ray.sweep.studies import Job, Studies
 from ddnl_ray.trial import TrialInputs
 from ddnl_ray.trial.rows import shared_columns
 
-if TYPE_CHECKING:
-    from ddnl_ray.sweep.shared import BufferSource
-
 MAX_FAILURES = 3
-
-
-@dataclass(frozen=True)
-class Need:
-    """An expert buffer that a sweep needs.
-
-    Attributes:
-        buffer: What it is.
-        cell: A cell that needs it (its labels and data are those of all that do).
-        num_experts: How many experts.
-        last_epoch: The last epoch that any of its cells reads, beside the final one.
-    """
-
-    buffer: BufferId
-    cell: Cell
-    num_experts: int
-    last_epoch: int
-
-    @property
-    def epochs(self) -> tuple[int, ...]:
-        """The epochs that are put into the object store."""
-        return window(self.last_epoch, self.buffer.recipe.epochs)
-
-    @property
-    def source(self) -> BufferSource:
-        """What is put into the object store."""
-        from ddnl_ray.sweep.shared import BufferSource
-
-        final = self.buffer.recipe.epochs
-        return BufferSource(self.buffer.key, self.num_experts, self.epochs, final, self.buffer.dtype)
 
 
 class Watcher(Protocol):
@@ -85,34 +53,6 @@ class Machine:
     address: str | None = None
     cpus: int | None = None
     gpus: int | None = None
-
-
-def needs(plan: Plan, cells: list[Cell]) -> dict[str, Need]:
-    """Return the expert buffers that cells need, by key."""
-    found: dict[str, Need] = {}
-    for cell in cells:
-        buffer = plan.buffer(cell)
-        if buffer is None:
-            continue
-        old = found.get(buffer.key)
-        num, last = cell.config.num_experts, cell.last_epoch
-        if old is not None:
-            num, last = max(num, old.num_experts), max(last, old.last_epoch)
-        found[buffer.key] = Need(buffer, cell, num, last)
-    return found
-
-
-def verify_experts(needed: dict[str, Need], store: ExpertStore, rebuild: bool) -> None:
-    """Check the stored experts that a sweep will read.
-
-    Raises:
-        CorruptFileError: A shard fails its checks and ``rebuild`` is off.
-    """
-    for key, need in needed.items():
-        if rebuild:
-            store.discard_corrupt(key, need.num_experts)
-        else:
-            store.verify(key, need.num_experts, need.epochs)
 
 
 def run_sweep(plan: Plan, run: Path, store: ExpertStore, machine: Machine, watcher: Watcher, rebuild: bool) -> None:
@@ -160,7 +100,8 @@ class _Shelf:
         self._ray, self.plan = ray, plan
         self._data: dict[bool, Any] = {}
         self._labels: dict[Any, Any] = {}
-        self._experts: dict[str, Any] = {}
+        self._actor: Any = None
+        self._sources: dict[str, Any] = {}
 
     def data(self, cell: Cell) -> Any:
         from ddnl_ray.sweep.worker import SharedData
@@ -177,17 +118,21 @@ class _Shelf:
 
     def open_buffers(self, needed: dict[str, Need], store: ExpertStore) -> None:
         """Start the actor that shares the buffers."""
-        from ddnl_ray.sweep.shared import ExpertBuffers, SharedExperts
+        from ddnl_ray.sweep.shared import BufferSource, ExpertBuffers
 
-        for key in needed:
+        for key, need in needed.items():
             store.touch(key)
-        sources = {key: need.source for key, need in needed.items()}
-        actor = ExpertBuffers.remote(str(store.root.resolve()), sources)  # type: ignore[attr-defined]
-        self._experts = {key: SharedExperts(actor, source) for key, source in sources.items()}
+            self._sources[key] = BufferSource(key, need.num_experts, need.epochs, need.buffer.dtype)
+        self._actor = ExpertBuffers.remote(str(store.root.resolve()), self._sources)  # type: ignore[attr-defined]
 
     def experts(self, cell: Cell) -> tuple[Any, str | None]:
+        from ddnl_ray.sweep.shared import SharedExperts
+
         buffer = self.plan.buffer(cell)
-        return (self._experts[buffer.key], buffer.key) if buffer is not None else (None, None)
+        if buffer is None:
+            return None, None
+        source = self._sources[buffer.key]
+        return SharedExperts(self._actor, source, cell.config.num_experts, buffer.recipe.epochs), buffer.key
 
 
 def _build_experts(ray: Any, shelf: _Shelf, needed: dict[str, Need], store: ExpertStore, watcher: Watcher) -> None:
@@ -195,7 +140,7 @@ def _build_experts(ray: Any, shelf: _Shelf, needed: dict[str, Need], store: Expe
     from ddnl_ray.sweep.worker import run_expert
 
     total = sum(need.num_experts for need in needed.values())
-    missing = {key: store.missing(key, need.num_experts) for key, need in needed.items()}
+    missing = {key: store.missing(key, need.num_experts, need.train_to) for key, need in needed.items()}
     done = total - sum(map(len, missing.values()))
     if total:
         watcher.experts(done, total)
@@ -209,9 +154,9 @@ def _build_experts(ray: Any, shelf: _Shelf, needed: dict[str, Need], store: Expe
         about = {"dataset": config.dataset, "noise": config.noise.slug(), "noise_seed": config.noise_seed}
         store.describe(need.buffer, about)
         data, labels = shelf.data(need.cell), shelf.labels(need.cell)
-        root = str(store.root.resolve())
+        where = str(store.root.resolve()), resources.cpu, resources.gpu
         waiting += [
-            task.remote(data.arrays, data.meta, labels, need.buffer, index, root, resources.cpu, resources.gpu)
+            task.remote(data.arrays, data.meta, labels, need.buffer, index, need.train_to, *where)
             for index in missing[key]
         ]
     while waiting:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,47 @@ from ddnl_ray.experts import ExpertStore
 from ddnl_ray.experts.buffer import DTYPES
 from ddnl_ray.models import Flat, build
 from ddnl_ray.seeds import SeedTree
-from ddnl_ray.sweep.driver import Need, needs
 from ddnl_ray.sweep.ledger import Ledger, trial_name
+from ddnl_ray.sweep.needs import Need, needs
 from ddnl_ray.sweep.plan import Cell, Plan
 from ddnl_ray.sweep.probe import Probe
 from ddnl_ray.sweep.studies import Studies
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What the store lacks of a buffer.
+
+    Attributes:
+        need: What the sweep needs of it.
+        experts: Experts to train, or to train on.
+        epochs: Their epochs together.
+        store_bytes: What they add to the store.
+        object_store_bytes: What all experts take in the object store.
+    """
+
+    need: Need
+    experts: int
+    epochs: int
+    store_bytes: int
+    object_store_bytes: int
+
+    @classmethod
+    def of(cls, plan: Plan, need: Need, reach: list[int]) -> _Work:
+        """Return what is to be done for experts that are stored up to the epochs ``reach``."""
+        data, recipe = plan.data[need.cell.zca], need.buffer.recipe
+        network = build(recipe.network, data.input_shape, data.num_classes, SeedTree.root(0).torch(), "cpu")
+        dtype = DTYPES[need.buffer.dtype]
+        weights, snapshot = (Flat(network).num_params * each.itemsize for each in (torch.float32, dtype))
+        end = weights * ((dtype != torch.float32) + (recipe.momentum > 0))
+        short = [epoch for epoch in reach if epoch < need.train_to]
+        return cls(
+            need,
+            experts=len(short),
+            epochs=sum(need.train_to - max(epoch, 0) for epoch in short),
+            store_bytes=sum((need.train_to - epoch) * snapshot + end for epoch in short),
+            object_store_bytes=need.num_experts * len(need.epochs) * snapshot,
+        )
 
 
 def estimate(plan: Plan, run: Path, store: ExpertStore) -> dict[str, Any]:
@@ -29,7 +66,7 @@ def estimate(plan: Plan, run: Path, store: ExpertStore) -> dict[str, Any]:
     studies = Studies(plan, finished)
     needed = needs(plan, studies.remaining())
     probe = Probe(plan)
-    missing = {key: len(store.missing(key, need.num_experts)) for key, need in needed.items()}
+    works = [_Work.of(plan, need, store.reach(key, need.num_experts)) for key, need in needed.items()]
     known: dict[tuple[str, int | None], list[float]] = defaultdict(list)
     left: Counter[tuple[str, int | None]] = Counter()
     example: dict[tuple[str, int | None], Cell] = {}
@@ -46,7 +83,7 @@ def estimate(plan: Plan, run: Path, store: ExpertStore) -> dict[str, Any]:
         kind: sum(known[kind]) / len(known[kind]) if known[kind] else probe.trial_seconds(example[kind])
         for kind in left
     }
-    expert_seconds = sum(missing[key] * probe.expert_seconds(need.cell) for key, need in needed.items() if missing[key])
+    expert_seconds = sum(work.epochs * probe.epoch_seconds(work.need.cell) for work in works if work.epochs)
     total = expert_seconds + sum(each[kind] * count for kind, count in left.items())
     return {
         "run": str(run),
@@ -54,11 +91,9 @@ def estimate(plan: Plan, run: Path, store: ExpertStore) -> dict[str, Any]:
         "trials": plan.num_trials,
         "cached": studies.cached,
         "experts": sum(need.num_experts for need in needed.values()),
-        "experts_cached": sum(need.num_experts for need in needed.values()) - sum(missing.values()),
-        "store_bytes": sum(
-            _bytes(plan, need, need.buffer.recipe.epochs + 1) * missing[key] for key, need in needed.items()
-        ),
-        "object_store_bytes": sum(_bytes(plan, need, len(need.epochs)) * need.num_experts for need in needed.values()),
+        "experts_cached": sum(work.need.num_experts - work.experts for work in works),
+        "store_bytes": sum(work.store_bytes for work in works),
+        "object_store_bytes": sum(work.object_store_bytes for work in works),
         "core_seconds": total,
         "trial_seconds": {f"{method} ipc {ipc}" if ipc else method: each[method, ipc] for method, ipc in each},
     }
@@ -88,11 +123,3 @@ def estimate_text(plan: Plan, figures: dict[str, Any]) -> str:
     )
     lines.append(f"each trial takes cpu {cpu:g}, gpu {plan.sweep.resources.gpu:g}; run without --dry-run to start")
     return "\n".join(lines)
-
-
-def _bytes(plan: Plan, need: Need, epochs: int) -> int:
-    """Return the bytes of one expert's snapshots."""
-    data, config = plan.data[need.cell.zca], need.cell.config
-    network = build(config.network, data.input_shape, data.num_classes, SeedTree.root(0).torch(), "cpu")
-    width = torch.empty(0, dtype=DTYPES[need.buffer.dtype]).element_size()
-    return Flat(network).num_params * width * epochs

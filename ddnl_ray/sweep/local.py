@@ -9,8 +9,9 @@ import torch
 
 from ddnl_ray.errors import RequestError
 from ddnl_ray.experts import ArrayExperts, ExpertStore, build_expert
-from ddnl_ray.sweep.driver import Need, Watcher, needs, verify_experts
+from ddnl_ray.sweep.driver import Watcher
 from ddnl_ray.sweep.ledger import Finished, Ledger
+from ddnl_ray.sweep.needs import Need, needs, verify_experts
 from ddnl_ray.sweep.options import trial_options
 from ddnl_ray.sweep.plan import Plan
 from ddnl_ray.sweep.status import begin
@@ -36,8 +37,8 @@ def _build(plan: Plan, need: Need, store: ExpertStore, device: str) -> Iterator[
     about = {"dataset": config.dataset, "noise": config.noise.slug(), "noise_seed": config.noise_seed}
     store.describe(need.buffer, about)
     store.touch(key)
-    for index in store.missing(key, need.num_experts):
-        build_expert(data, labels, need.buffer, index, store)
+    for index in store.missing(key, need.num_experts, need.train_to):
+        build_expert(data, labels, need.buffer, index, need.train_to, store)
         yield key, index
 
 
@@ -69,9 +70,10 @@ def run_one(plan: Plan, run: Path, store: ExpertStore, device: str, watcher: Wat
     verify_experts(needed, store, rebuild)
     experts = None
     for key, need in needed.items():
-        watcher.experts(need.num_experts - len(store.missing(key, need.num_experts)), need.num_experts)
-        for _, index in _build(plan, need, store, device):
-            watcher.experts(index + 1, need.num_experts)
+        done = need.num_experts - len(store.missing(key, need.num_experts, need.train_to))
+        watcher.experts(done, need.num_experts)
+        for count, _ in enumerate(_build(plan, need, store, device), done + 1):
+            watcher.experts(count, need.num_experts)
         arrays = [store.load(key, index, need.epochs) for index in range(need.num_experts)]
         experts = ArrayExperts(arrays, need.epochs, need.buffer.recipe.epochs, need.buffer.dtype)
     watcher.stage(f"distilling {job.trial}")

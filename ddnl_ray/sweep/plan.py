@@ -53,11 +53,16 @@ class Cell:
 
     @property
     def last_epoch(self) -> int:
-        """The last expert epoch that any trial of the study can read."""
+        """The last expert epoch that matching can read in any trial of the study."""
         kind = METHODS[self.config.method]
         highest = {name: _highest(space) for name, space in self.space.items()}
         reach = {name: value for name, value in highest.items() if name in ("max_start_epoch", "expert_epochs")}
         return int(kind.config(**{**self.config.params, **reach}).last_epoch)
+
+    @property
+    def reads_final(self) -> bool:
+        """Whether the trials read the experts' last epoch too."""
+        return METHODS[self.config.method].method.reads_final
 
 
 @dataclass(frozen=True)

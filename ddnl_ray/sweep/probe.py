@@ -31,8 +31,8 @@ class Probe:
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
 
-    def expert_seconds(self, cell: Cell) -> float:
-        """Return the seconds that one expert of a cell takes."""
+    def epoch_seconds(self, cell: Cell) -> float:
+        """Return the seconds that one epoch of one expert of a cell takes."""
         data, config = self.plan.data[cell.zca], cell.config
         assert config.experts is not None
         recipe = config.experts
@@ -42,7 +42,7 @@ class Probe:
         seconds = _time(
             lambda: train_expert(data.train_images[:rows], labels, data.num_classes, short, SeedTree.root(0))
         )
-        return seconds * recipe.epochs * len(data.train_images) / rows
+        return seconds * len(data.train_images) / rows
 
     def trial_seconds(self, cell: Cell) -> float:
         """Return the seconds that one trial of a cell takes: distillation and evaluation."""

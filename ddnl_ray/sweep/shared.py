@@ -19,7 +19,7 @@ import torch
 from ray.exceptions import GetTimeoutError, ObjectLostError, RayActorError
 
 from ddnl_ray.experts import ExpertStore
-from ddnl_ray.experts.buffer import read_only
+from ddnl_ray.experts.buffer import read_only, row_of
 
 ATTEMPTS = 5
 TIMEOUT_S = 600.0
@@ -32,15 +32,13 @@ class BufferSource:
     Attributes:
         key: The buffer.
         num_experts: How many of its experts.
-        epochs: Which of their snapshots.
-        final_epoch: The last epoch of their training.
+        epochs: Which of their snapshots, ascending.
         dtype: How the snapshots are stored.
     """
 
     key: str
     num_experts: int
     epochs: tuple[int, ...]
-    final_epoch: int
     dtype: str
 
 
@@ -75,33 +73,39 @@ class ExpertBuffers:
 
 
 class SharedExperts:
-    """Experts that are read from the object store (implements :class:`ddnl_ray.experts.Experts`).
+    """The experts of one cell, read from the object store (implements :class:`ddnl_ray.experts.Experts`).
+
+    Cells of one buffer may differ in how many experts they use and when training ends: each sees its own, whatever the
+    others need.
 
     Args:
         actor: Handle of the sweep's :class:`ExpertBuffers`.
-        source: Which buffer.
+        source: Which buffer, and what of it is there.
+        num_experts: How many experts the cell uses.
+        final_epoch: The epoch at which its recipe ends training.
     """
 
-    def __init__(self, actor: Any, source: BufferSource) -> None:
+    def __init__(self, actor: Any, source: BufferSource, num_experts: int, final_epoch: int) -> None:
         self._actor, self._source = actor, source
+        self._num_experts, self._final_epoch = num_experts, final_epoch
         self._references: list[Any] | None = None
         self._arrays: dict[int, npt.NDArray[np.generic]] = {}
 
     @property
     def final_epoch(self) -> int:
-        """The last epoch of the training of every expert."""
-        return self._source.final_epoch
+        """The epoch at which the recipe ends training."""
+        return self._final_epoch
 
     def __len__(self) -> int:
         """Return the number of experts."""
-        return self._source.num_experts
+        return self._num_experts
 
     def snapshot(self, expert: int, epoch: int) -> torch.Tensor:
         """Return a private float32 copy of an expert's weights [P] (see :class:`ddnl_ray.experts.Experts`)."""
+        row = row_of(epoch, self._source.epochs)
         if expert not in self._arrays:
             self._arrays[expert] = self._fetch(expert)
-        row = self._arrays[expert][self._source.epochs.index(epoch)]
-        return read_only(row, self._source.dtype).float().clone()
+        return read_only(self._arrays[expert][row], self._source.dtype).float().clone()
 
     def _fetch(self, expert: int) -> npt.NDArray[np.generic]:
         """Get one expert's array, asking the actor to read it again where it was lost."""

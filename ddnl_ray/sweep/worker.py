@@ -82,13 +82,14 @@ def run_expert(
     labels: NoisyLabels,
     buffer: BufferId,
     index: int,
+    last_epoch: int,
     root: str,
     cpu: float,
     gpu: float,
 ) -> tuple[str, int]:
-    """Train one expert into the store; return its buffer's key and its index."""
+    """Train one expert up to an epoch into the store; return its buffer's key and its index."""
     device = prepare_process(cpu, gpu)
-    build_expert(_views(arrays, meta).to(device), labels, buffer, index, ExpertStore(Path(root)))
+    build_expert(_views(arrays, meta).to(device), labels, buffer, index, last_epoch, ExpertStore(Path(root)))
     return buffer.key, index
 
 

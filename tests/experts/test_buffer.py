@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from ddnl_ray.errors import RequestError
 from ddnl_ray.experts import ArrayExperts
-from ddnl_ray.experts.buffer import read_only, window
+from ddnl_ray.experts.buffer import read_only
 
 
 def values(rows: int = 3) -> np.ndarray:
@@ -57,17 +58,14 @@ def test_snapshots_come_as_float32(dtype: str) -> None:
     assert torch.equal(ArrayExperts([array], (0, 1, 2), 2, dtype).snapshot(0, 1), stored[1].float())
 
 
-@pytest.mark.parametrize(
-    ("last", "final", "expected"),
-    [
-        (3, 5, (0, 1, 2, 3, 5)),
-        (5, 5, (0, 1, 2, 3, 4, 5)),
-        (9, 2, (0, 1, 2)),
-        (0, 1, (0, 1)),
-        (4, 5, (0, 1, 2, 3, 4, 5)),
-    ],
-)
-def test_the_window_is_what_matching_and_label_initialisation_read(
-    last: int, final: int, expected: tuple[int, ...]
-) -> None:
-    assert window(last, final) == expected
+def test_a_snapshot_that_is_not_held_is_named() -> None:
+    experts = ArrayExperts([values(5)], (0, 1, 2, 5, 7), 9)
+    message = (
+        "^the experts' snapshot of epoch 9 was read, but epochs 0-2, 5, 7 are held: those up to the last_epoch of the "
+        "method's configuration, and the final one for methods that set reads_final$"
+    )
+    with pytest.raises(RequestError, match=message):
+        experts.snapshot(0, experts.final_epoch)
+    for epoch in (-1, 3, 8):
+        with pytest.raises(RequestError, match=f"snapshot of epoch {epoch} was read"):
+            experts.snapshot(0, epoch)

@@ -59,16 +59,16 @@ def test_equals_the_reference(rho: float, alpha: float) -> None:
 
 
 def test_by_hand() -> None:
-    """Loss (a^2 + 3 b^2)/2 at (1, 1): g = (1, 3), |theta| g has norm sqrt(10), so e = rho (1, 3) / sqrt(10)."""
-    rho, alpha = 10**0.5, 0.5
+    """Loss (a^2 + 3 b^2)/2 at (1, 2): g = (1, 6), |theta| g = (1, 12), so e = rho (1, 24) / sqrt(145)."""
+    rho, alpha = 145**0.5, 0.5
 
     def loss(theta: Tensor) -> Tensor:
         return (theta[0] ** 2 + 3 * theta[1] ** 2) / 2
 
-    value, direction = gsam_direction(loss, torch.ones(2, dtype=torch.float64), rho, alpha)
-    assert float(value) == 2.0
-    # theta + e = (2, 4), g' = (2, 12); <g, g'> / |g'|^2 = 38 / 148; v = g - 38/148 g'.
-    expected = [2 - alpha * (1 - 38 / 148 * 2), 12 - alpha * (3 - 38 / 148 * 12)]
+    value, direction = gsam_direction(loss, torch.tensor([1.0, 2.0], dtype=torch.float64), rho, alpha)
+    assert float(value) == 6.5
+    # theta + e = (2, 26), g' = (2, 78); <g, g'> / |g'|^2 = 470 / 6088; v = g - 470/6088 g'.
+    expected = [2 - alpha * (1 - 470 / 6088 * 2), 78 - alpha * (6 - 470 / 6088 * 78)]
     torch.testing.assert_close(direction, torch.tensor(expected, dtype=torch.float64))
 
 

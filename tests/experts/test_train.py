@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ddnl_ray.data.dsa import Dsa
 from ddnl_ray.errors import RequestError
-from ddnl_ray.experts import ExpertRecipe, train_expert
+from ddnl_ray.experts import ExpertRecipe, TrainingState, train_expert
 from ddnl_ray.models import NetworkSpec, build
 from ddnl_ray.seeds import SeedTree
 
@@ -90,6 +90,40 @@ def test_snapshot_zero_is_the_initialisation_and_none_aliases_another() -> None:
 def test_a_longer_training_starts_like_a_shorter_one() -> None:
     long, short = (train_expert(*images_and_labels(), 3, recipe(epochs=n), SEED) for n in (3, 2))
     assert torch.equal(long.snapshots[:3], short.snapshots)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "gsam"])
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_training_goes_on_bit_for_bit(optimizer: str, momentum: float) -> None:
+    settings = {"optimizer": optimizer, "momentum": momentum, "weight_decay": 0.01, "augment": "flip_crop_color"}
+    whole = train_expert(*images_and_labels(), 3, recipe(epochs=5, **settings), SEED)
+    parts = [train_expert(*images_and_labels(), 3, recipe(epochs=1, **settings), SEED)]
+    for last in (2, 5):
+        parts.append(train_expert(*images_and_labels(), 3, recipe(epochs=last, **settings), SEED, parts[-1].end))
+    assert [part.first_epoch for part in parts] == [0, 2, 3]
+    assert torch.equal(torch.cat([part.snapshots for part in parts]), whole.snapshots)
+    assert [loss for part in parts for loss in part.losses] == whole.losses
+    for part in (parts[-1], whole):
+        assert part.end.epoch == 5
+        assert torch.equal(part.end.weights, whole.snapshots[5])
+        assert (part.velocity is None) == (momentum == 0)
+    if momentum:
+        assert parts[-1].velocity is not None
+        assert whole.velocity is not None
+        assert torch.equal(parts[-1].velocity, whole.velocity)
+        state = parts[1].end
+        forgot = TrainingState(state.epoch, state.weights, None)
+        other = train_expert(*images_and_labels(), 3, recipe(epochs=5, **settings), SEED, forgot)
+        assert not torch.equal(other.snapshots, whole.snapshots[3:])
+
+
+def test_the_state_to_go_on_from_is_left_alone() -> None:
+    state = train_expert(*images_and_labels(), 3, recipe(epochs=1, momentum=0.9), SEED).end
+    assert state.velocity is not None
+    before = state.weights.clone(), state.velocity.clone()
+    train_expert(*images_and_labels(), 3, recipe(momentum=0.9), SEED, state)
+    assert torch.equal(state.weights, before[0])
+    assert torch.equal(state.velocity, before[1])
 
 
 def test_gsam_is_plain_descent_at_radius_zero_and_not_else() -> None:

@@ -225,6 +225,16 @@ def test_the_last_epoch_is_what_any_trial_of_the_study_can_read(
     assert only(made, "datm").last_epoch == last
 
 
+def test_a_window_must_lie_in_the_training_of_the_recipe(plan: MakePlan) -> None:
+    """Also for a method that does not read the end of it."""
+    mtt = ("grid.method=[mtt]", "search.space={}", "params={}", "params={mtt.max_start_epoch: 3, mtt.expert_epochs: 1}")
+    made = plan(*mtt, "budget.expert_epochs=3")
+    assert {(cell.last_epoch, cell.reads_final) for cell in made.cells} == {(3, False)}
+    with pytest.raises(RequestError, match=r"mtt reads experts up to epoch 3 .* but they train for 2"):
+        plan(*mtt, "budget.expert_epochs=2")
+    assert only(plan("grid.noise=[{kind: none}]"), "datm").reads_final
+
+
 def test_unknown_grid_keys_are_named_with_the_nearest(plan: MakePlan) -> None:
     with pytest.raises(
         RequestError, match=r"^grid\.ipcs: unknown key: did you mean 'ipc'\? Known: datm\.batch_syn, .*seed$"

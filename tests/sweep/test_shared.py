@@ -70,7 +70,7 @@ class Sharing:
         """Return a view that has read nothing yet."""
         from ddnl_ray.sweep.shared import SharedExperts
 
-        return SharedExperts(self.owner, self.sources[dtype])
+        return SharedExperts(self.owner, self.sources[dtype], EXPERTS, FINAL)
 
     def ask(self, name: str, *arguments: Any) -> list[Any]:
         """Call a method of every reader at once."""
@@ -125,7 +125,7 @@ def sharing(local_ray: Any, store: ExpertStore) -> Sharing:
     for dtype, weights in (("float32", WEIGHTS), ("bfloat16", 100)):
         keys[dtype], truth[dtype] = store_buffer(store, dtype, weights)
     truth["bfloat16"] = [snapshots.to(torch.bfloat16).float() for snapshots in truth["bfloat16"]]
-    sources = {dtype: BufferSource(key, EXPERTS, EPOCHS, FINAL, dtype) for dtype, key in keys.items()}
+    sources = {dtype: BufferSource(key, EXPERTS, EPOCHS, dtype) for dtype, key in keys.items()}
     owner = ExpertBuffers.remote(str(store.root), {source.key: source for source in sources.values()})  # type: ignore[attr-defined]
     return Sharing(local_ray, owner, sources, [actor.remote() for _ in range(2)], truth)
 
@@ -146,9 +146,20 @@ def test_readers_share_one_copy_that_none_can_change(sharing: Sharing) -> None:
 
 
 def test_a_view_says_what_it_holds(sharing: Sharing) -> None:
-    experts = sharing.view("float32")
-    assert len(experts) == EXPERTS
-    assert experts.final_epoch == FINAL
+    """A cell sees its own number of experts and end of training, whatever other cells need of the buffer."""
+    from ddnl_ray.sweep.shared import SharedExperts
+
+    experts = SharedExperts(sharing.owner, sharing.sources["float32"], EXPERTS - 1, FINAL - 2)
+    assert len(experts) == EXPERTS - 1
+    assert experts.final_epoch == FINAL - 2
+    assert torch.equal(experts.snapshot(1, FINAL - 2), sharing.truth["float32"][1][FINAL - 2])
+
+
+def test_a_snapshot_that_is_not_held_is_named(sharing: Sharing) -> None:
+    with pytest.raises(
+        RequestError, match=f"snapshot of epoch {FINAL - 1} was read, but epochs 0-{FINAL - 2}, {FINAL}"
+    ):
+        sharing.view("float32").snapshot(0, FINAL - 1)
 
 
 def test_bfloat16_arrives_bit_for_bit(sharing: Sharing) -> None:

@@ -21,9 +21,9 @@ from ddnl_ray.errors import RequestError
 from ddnl_ray.experts import ArrayExperts, ExpertStore
 from ddnl_ray.files import read_json, read_tensors
 from ddnl_ray.results import read_rows
-from ddnl_ray.sweep.driver import needs
 from ddnl_ray.sweep.ledger import Ledger
 from ddnl_ray.sweep.local import build_all
+from ddnl_ray.sweep.needs import needs
 from ddnl_ray.sweep.options import trial_options
 from ddnl_ray.sweep.plan import Plan, make_plan
 from ddnl_ray.sweep.schema import SweepFile, read_sweep
@@ -108,8 +108,8 @@ def alone(shell: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def finished(shell: Any, store: ExpertStore) -> dict[str, Any]:
     """What ``ddnl sweep --rebuild`` said of the whole sweep; a stored expert was damaged before."""
     key = here("experts", "build", shell.folder / "tiny.yaml", "--store", store.root).split()[0]
-    shard = store.shard(key, 0)
-    shard.write_bytes(shard.read_bytes()[:-4] + b"spam")
+    (segment,) = store.segments(key)[0]
+    segment.data.write_bytes(segment.data.read_bytes()[:-4] + b"spam")
     said = shell.run("sweep", "tiny.yaml", "--json", "--cpus", 2, "--rebuild")
     assert said.code == 0, said.err
     shell.wait_until_gone()

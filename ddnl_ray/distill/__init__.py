@@ -5,10 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from ddnl_ray.distill.att import Att, AttConfig
 from ddnl_ray.distill.base import Distilled, Method, Problem, State, StepInfo
 from ddnl_ray.distill.coresets import Full, FullConfig, Random, RandomConfig
 from ddnl_ray.distill.datm import Datm, DatmConfig
+from ddnl_ray.distill.ftd import Ftd, FtdConfig
 from ddnl_ray.distill.mtt import Mtt, MttConfig
+from ddnl_ray.distill.tesla import Tesla, TeslaConfig
 
 __all__ = ["METHODS", "Distilled", "Method", "MethodKind", "Problem", "State", "StepInfo"]
 
@@ -23,6 +26,9 @@ class MethodKind:
 
 METHODS: dict[str, MethodKind] = {
     "mtt": MethodKind(Mtt, MttConfig),
+    "ftd": MethodKind(Ftd, FtdConfig),
+    "att": MethodKind(Att, AttConfig),
+    "tesla": MethodKind(Tesla, TeslaConfig),
     "datm": MethodKind(Datm, DatmConfig),
     "random": MethodKind(Random, RandomConfig),
     "full": MethodKind(Full, FullConfig),

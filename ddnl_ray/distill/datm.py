@@ -97,6 +97,7 @@ class Datm(Method[TrajectoryState]):
     name: ClassVar[str] = "datm"
     state: ClassVar[type[TrajectoryState]] = TrajectoryState
     needs_experts: ClassVar[bool] = True
+    reads_final: ClassVar[bool] = True
 
     def init(self, problem: Problem, seed: SeedTree) -> TrajectoryState:
         """Return the first state (see :meth:`Method.init`)."""
@@ -123,7 +124,7 @@ class Datm(Method[TrajectoryState]):
 
     def export(self, state: TrajectoryState, problem: Problem) -> Distilled:
         """Return images, label probabilities and the learnt step size."""
-        return Distilled(state.images, state.labels.softmax(1), float(state.step_size))
+        return Distilled(state.images.clone(), state.labels.softmax(1), float(state.step_size))
 
 
 @torch.no_grad()

@@ -53,22 +53,34 @@ class Mtt(Method[TrajectoryState]):
 
     def init(self, problem: Problem, seed: SeedTree) -> TrajectoryState:
         """Return the first state (see :meth:`Method.init`)."""
-        rows = pick_per_class(problem, seed.child("init"))
-        images = problem.images[rows]
-        if self.config.pix_init == "noise":
-            noise = torch.randn(images.shape, generator=seed.child("init", "noise").torch())
-            images = noise.to(images)
-        labels = problem.labels[rows]
-        kept = affordable_steps(problem, self.config, images, labels)
-        return TrajectoryState.start(images, labels, self.config.lr_teacher, kept)
+        return first_state(self.config, problem, seed)
 
     def step(self, state: TrajectoryState, problem: Problem, seed: SeedTree) -> tuple[TrajectoryState, StepInfo]:
         """Match one segment and move the set (see :meth:`Method.step`)."""
-        draw = seed.child("start", state.iteration).numpy()
-        start_epoch = int(draw.integers(0, self.config.max_start_epoch))
+        start_epoch = draw_start_epoch(state, self.config, seed)
         gradient = matching_gradient(state, self.config, problem, start_epoch, seed)
         return apply_update(state, gradient, self.config, self.config.max_loss)
 
     def export(self, state: TrajectoryState, problem: Problem) -> Distilled:
         """Return images, hard labels and the learnt step size."""
-        return Distilled(state.images, state.labels, float(state.step_size))
+        return Distilled(state.images.clone(), state.labels.clone(), float(state.step_size))
+
+
+def first_state(config: MttConfig, problem: Problem, seed: SeedTree) -> TrajectoryState:
+    """Return a state of ``ipc`` images per observed class, real or noise, with hard labels.
+
+    Raises:
+        RequestError: A class has fewer images than ``ipc``.
+    """
+    rows = pick_per_class(problem, seed.child("init"))
+    images, labels = problem.images[rows], problem.labels[rows]
+    if config.pix_init == "noise":
+        noise = torch.randn(images.shape, generator=seed.child("init", "noise").torch())
+        images = noise.to(images)
+    kept = affordable_steps(problem, config, images, labels)
+    return TrajectoryState.start(images, labels, config.lr_teacher, kept)
+
+
+def draw_start_epoch(state: TrajectoryState, config: MttConfig, seed: SeedTree) -> int:
+    """Draw the epoch at which an iteration's segment starts, uniformly below ``max_start_epoch``."""
+    return int(seed.child("start", state.iteration).numpy().integers(0, config.max_start_epoch))

@@ -90,6 +90,7 @@ class TrajectoryState(State):
         velocity_step_size: Momentum buffer of the step size.
         velocity_labels: Momentum buffer of the label logits; None where labels are hard.
         kept: How many of the first student steps keep their tapes.
+        average: Moving average of the images [n, C, H, W]; None where the method has none.
     """
 
     images: Tensor
@@ -99,6 +100,7 @@ class TrajectoryState(State):
     velocity_step_size: Tensor
     velocity_labels: Tensor | None
     kept: int
+    average: Tensor | None = None
 
     @classmethod
     def start(cls, images: Tensor, labels: Tensor, step_size: float, kept: int = 0) -> TrajectoryState:

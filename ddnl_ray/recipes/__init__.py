@@ -5,11 +5,14 @@ A recipe is a function of (data set, ipc, noise); a cell of a sweep is a recipe 
 
 from __future__ import annotations
 
+from ddnl_ray.recipes.att import att
 from ddnl_ray.recipes.base import Recipe
 from ddnl_ray.recipes.baselines import full, random
 from ddnl_ray.recipes.datm import datm
+from ddnl_ray.recipes.ftd import ftd
 from ddnl_ray.recipes.mtt import mtt
+from ddnl_ray.recipes.tesla import tesla
 
-RECIPES = {"mtt": mtt, "datm": datm, "random": random, "full": full}
+RECIPES = {"mtt": mtt, "ftd": ftd, "att": att, "tesla": tesla, "datm": datm, "random": random, "full": full}
 
 __all__ = ["RECIPES", "Recipe"]

@@ -42,18 +42,21 @@ T = TypeVar("T")
 
 
 def nearest_setting(table: Mapping[tuple[str, int], T], dataset: str, ipc: int, fallback: str) -> tuple[T, str]:
-    """Return the setting for a data set and IPC, and in words which one it is.
+    """Return the setting of :func:`nearest_key`, and in words which one it is."""
+    key = nearest_key(table, dataset, ipc, fallback)
+    which = f"{key[0]} ipc {key[1]}"
+    return table[key], which if key == (dataset, ipc) else f"{which} (nearest to {dataset} ipc {ipc})"
 
-    The setting of the largest published IPC that is not above ``ipc`` is taken, else that of the smallest; a data set
-    without settings takes those of ``fallback``.
+
+def nearest_key(table: Mapping[tuple[str, int], T], dataset: str, ipc: int, fallback: str) -> tuple[str, int]:
+    """Return data set and IPC of the nearest setting of a table.
+
+    It is that of the largest published IPC that is not above ``ipc``, else that of the smallest; a data set without
+    settings takes those of ``fallback``.
     """
-    own = sorted(size for name, size in table if name == dataset)
-    name = dataset if own else fallback
-    sizes = own or sorted(size for key, size in table if key == fallback)
-    below = [size for size in sizes if size <= ipc]
-    chosen = below[-1] if below else sizes[0]
-    exact = name == dataset and chosen == ipc
-    return table[name, chosen], f"{name} ipc {chosen}" + ("" if exact else f" (nearest to {dataset} ipc {ipc})")
+    name = dataset if any(key[0] == dataset for key in table) else fallback
+    sizes = sorted(size for key, size in table if key == name)
+    return name, max((size for size in sizes if size <= ipc), default=sizes[0])
 
 
 def backbone(dataset: str) -> NetworkSpec:

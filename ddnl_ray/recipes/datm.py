@@ -8,7 +8,8 @@ from typing import Any
 from ddnl_ray.evaluate import EvalRecipe
 from ddnl_ray.experts import ExpertRecipe
 from ddnl_ray.noise import NoiseConfig
-from ddnl_ray.recipes.base import DSA, Recipe, backbone, nearest_setting
+from ddnl_ray.recipes.base import DSA, Recipe, backbone, nearest_key, nearest_setting
+from ddnl_ray.recipes.matching import DIGITS_SOURCE
 
 SOURCE = "DATM (Guo et al. 2024), configuration files"
 NOISY_SOURCE = "noisy benchmark (Cheng et al. 2024, DD_LNL), configuration files"
@@ -52,10 +53,10 @@ _TABLE: dict[tuple[str, int], _Row] = {
 
 
 def datm(dataset: str, ipc: int, noise: NoiseConfig) -> Recipe:
-    """Return DATM's setting for a data set, an IPC and, on CIFAR-10, the noise."""
+    """Return DATM's setting for a data set, an IPC and the noise."""
     row, which = nearest_setting(_TABLE, dataset, ipc, "cifar10")
     digits = dataset == "digits"
-    source = "tuned on val_noisy of digits" if digits else SOURCE
+    source = DIGITS_SOURCE if digits else SOURCE
     params: dict[str, Any] = dict(vars(row)) | {"iterations": 100 if digits else 10000}
     changes = _noisy_changes(dataset, ipc, noise)
     if changes:
@@ -82,12 +83,44 @@ def datm(dataset: str, ipc: int, noise: NoiseConfig) -> Recipe:
     )
 
 
+@dataclass(frozen=True)
+class _Change:
+    """A change of the noisy benchmark's configuration files to the clean settings, and where it is made."""
+
+    dataset: str
+    kinds: tuple[str, ...]
+    sizes: tuple[int, ...]
+    params: dict[str, Any]
+    rates: tuple[float, float] = (0.0, 1.0)
+    """Noise rates from the first up to, without it, the second. The files are those of 0.2, 0.4, 0.6 and 0.8; a rate
+    between two of them follows the lower."""
+
+
+_BOTH = ("symmetric", "asymmetric")
+_REAL = {"pix_init": "real"}
+_CHANGES = (
+    _Change("cifar10", _BOTH, (1, 10, 50), {"lr_teacher": 0.001}),
+    _Change("cifar10", ("symmetric",), (10,), {"lr_lr": 1e-6}, (0.8, 1.0)),
+    _Change("cifar10", ("asymmetric",), (10, 50), {"lr_lr": 1e-6}, (0.8, 1.0)),
+    _Change("cifar10", ("symmetric",), (1000,), {"iterations": 6000}),
+    _Change("cifar10", ("symmetric",), (1000,), {"lr_teacher": 0.008}, (0.4, 0.6)),
+    _Change("cifar10", ("symmetric",), (1000,), {"lr_teacher": 0.005} | _REAL, (0.8, 1.0)),
+    _Change("cifar10", ("asymmetric",), (1000,), {"iterations": 6000}, (0.0, 0.6)),
+    _Change("cifar10", ("asymmetric",), (1000,), _REAL, (0.8, 1.0)),
+    _Change("cifar10", ("worse",), (10,), {"lr_teacher": 0.001}),
+    _Change("cifar100", ("symmetric",), (100,), _REAL, (0.4, 1.0)),
+    _Change("cifar100", ("asymmetric",), (100,), _REAL, (0.6, 1.0)),
+    _Change("tinyimagenet", ("symmetric",), (50,), _REAL, (0.4, 1.0)),
+)
+
+
 def _noisy_changes(dataset: str, ipc: int, noise: NoiseConfig) -> dict[str, Any]:
-    """Return what the noisy benchmark changed in the clean settings of CIFAR-10 up to ipc 50."""
-    if dataset != "cifar10" or ipc > 50:
-        return {}
-    if noise.kind in ("symmetric", "asymmetric"):
-        heavy = noise.rate is not None and noise.rate >= 0.8
-        slow = heavy and (ipc == 10 or (noise.kind == "asymmetric" and ipc in (10, 50)))
-        return {"lr_teacher": 0.001} | ({"lr_lr": 1e-6} if slow else {})
-    return {"lr_teacher": 0.001} if noise.labels == "worse" and ipc == 10 else {}
+    """Return what the noisy benchmark changed in the clean setting that is nearest to a data set and IPC."""
+    nearest = nearest_key(_TABLE, dataset, ipc, "cifar10")
+    kind, rate = noise.labels or noise.kind, noise.rate if noise.rate is not None else 0.0
+    params: dict[str, Any] = {}
+    for change in _CHANGES:
+        low, high = change.rates
+        if change.dataset == dataset and nearest[1] in change.sizes and kind in change.kinds and low <= rate < high:
+            params |= change.params
+    return params

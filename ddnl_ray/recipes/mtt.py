@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from ddnl_ray.evaluate import EvalRecipe
-from ddnl_ray.experts import ExpertRecipe
 from ddnl_ray.noise import NoiseConfig
-from ddnl_ray.recipes.base import DSA, Recipe, backbone, nearest_setting
+from ddnl_ray.recipes.base import Recipe, nearest_setting
+from ddnl_ray.recipes.matching import DIGITS_SOURCE, matching_recipe
 
 SOURCE = (
     "MTT (Cazenavette et al. 2022), authors' table; CIFAR-10 ipc 10 after FTD's script (the printed lr_img diverges)"
 )
 
-_COLUMNS = ("syn_steps", "expert_epochs", "max_start_epoch", "batch_syn", "zca", "lr_img", "lr_lr", "lr_teacher")
-_TABLE: dict[tuple[str, int], tuple[Any, ...]] = {
+COLUMNS = ("syn_steps", "expert_epochs", "max_start_epoch", "batch_syn", "zca", "lr_img", "lr_lr", "lr_teacher")
+TABLE: dict[tuple[str, int], tuple[Any, ...]] = {
     ("cifar10", 1): (50, 2, 2, None, True, 1e2, 1e-7, 1e-2),
     ("cifar10", 10): (30, 2, 20, None, True, 1e2, 1e-5, 1e-3),
     ("cifar10", 50): (30, 2, 40, None, False, 1e3, 1e-5, 1e-3),
@@ -25,29 +24,13 @@ _TABLE: dict[tuple[str, int], tuple[Any, ...]] = {
     ("tinyimagenet", 10): (20, 2, 40, 200, False, 1e4, 1e-4, 1e-2),
     ("tinyimagenet", 50): (20, 2, 40, 300, False, 1e4, 1e-4, 1e-2),
     ("digits", 1): (10, 4, 8, None, False, 3e1, 1e-4, 5e-2),
-    ("digits", 10): (10, 4, 8, 50, False, 3e1, 1e-4, 5e-2),
+    ("digits", 10): (10, 4, 8, 50, False, 1e2, 1e-4, 5e-2),
 }
 
 
 def mtt(dataset: str, ipc: int, noise: NoiseConfig) -> Recipe:
     """Return MTT's setting for a data set and IPC; it has none that depends on the noise."""
-    row, which = nearest_setting(_TABLE, dataset, ipc, "cifar10")
-    params = dict(zip(_COLUMNS, row, strict=True))
-    zca = params.pop("zca")
+    row, which = nearest_setting(TABLE, dataset, ipc, "cifar10")
     digits = dataset == "digits"
-    augment = None if digits else DSA
-    return Recipe(
-        params=params | {"iterations": 100 if digits else 5000},
-        network=backbone(dataset),
-        zca=zca,
-        augment=augment,
-        evaluation=EvalRecipe(epochs=300 if digits else 1001, augment=augment),
-        experts=ExpertRecipe(
-            network=backbone(dataset),
-            epochs=16 if digits else 50,
-            batch_size=64 if digits else 256,
-            augment=augment,
-        ),
-        num_experts=10 if digits else 100,
-        source=f"{'tuned on val_noisy of digits' if digits else SOURCE}: {which}",
-    )
+    setting = dict(zip(COLUMNS, row, strict=True)) | {"iterations": 100 if digits else 5000}
+    return matching_recipe(dataset, setting, f"{DIGITS_SOURCE if digits else SOURCE}: {which}")

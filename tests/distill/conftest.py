@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -34,6 +34,54 @@ class WalkingExperts:
         start, step = 0.2 * torch.randn(2, self.num_params, generator=generator)
         snapshot: Tensor = start + 0.1 * epoch * step
         return snapshot
+
+
+@dataclass(frozen=True)
+class TwoSnapshots:
+    """One expert with the same weights at every even epoch, and the same others at every odd one."""
+
+    even: Tensor
+    odd: Tensor
+    final_epoch: int = 9
+
+    def __len__(self) -> int:
+        return 1
+
+    def snapshot(self, expert: int, epoch: int) -> Tensor:
+        return (self.odd if epoch % 2 else self.even).clone()
+
+
+def tanh_network(theta: Tensor, x: Tensor) -> Tensor:
+    """Two layers with a tanh between them, 9 -> 5 -> 3, of 68 flat weights: smooth, for oracles in float64."""
+    hidden = torch.tanh(x.flatten(1) @ theta[:45].view(5, 9).T + theta[45:50])
+    logits: Tensor = hidden @ theta[50:65].view(3, 5).T + theta[65:]
+    return logits
+
+
+@dataclass(frozen=True)
+class Smooth:
+    """A problem in float64 whose student walks from ``start`` to ``target``, and its network written out."""
+
+    problem: Problem
+    network: Callable[[Tensor, Tensor], Tensor]
+    start: Tensor
+    target: Tensor
+
+    def aimed(self, target: Tensor) -> Problem:
+        """The problem with another target."""
+        return replace(self.problem, experts=TwoSnapshots(self.start, target))
+
+
+@pytest.fixture
+def smooth() -> Smooth:
+    """3 classes of 4 images of 3x3, two per class to distil; segments of an odd length go from start to target."""
+    generator = torch.Generator().manual_seed(1)
+    images = torch.randn(12, 1, 3, 3, generator=generator, dtype=torch.float64)
+    network = Flat(nn.Sequential(nn.Flatten(), nn.Linear(9, 5), nn.Tanh(), nn.Linear(5, 3)).double())
+    start = 0.4 * torch.randn(68, generator=generator, dtype=torch.float64)
+    target = start + 0.1 * torch.randn(68, generator=generator, dtype=torch.float64)
+    problem = Problem(images, torch.arange(12) % 3, 3, 2, network, None, TwoSnapshots(start, target))
+    return Smooth(problem, tanh_network, start, target)
 
 
 @pytest.fixture

@@ -22,6 +22,9 @@ torch.set_num_threads(1)
 SHARED = dict(iterations=6, syn_steps=3, max_start_epoch=2, batch_syn=4, lr_img=10.0, lr_lr=1e-4, lr_teacher=0.05)
 CONFIGS = {
     "mtt": SHARED,
+    "ftd": SHARED | dict(ema_decay=0.9),
+    "att": SHARED | dict(ema_decay=0.9),
+    "tesla": SHARED | dict(teacher_label=True),
     "datm": SHARED
     | dict(lr_y=5.0, threshold=10.0, max_start_epoch=3, current_max_start_epoch=1, expansion_end_epoch=3),
     "random": {},
@@ -61,7 +64,8 @@ def run(name, seed=0, restart_at=None):
 def result():
     return {name: run(name) for name in CONFIGS}
 """
-METHODS = ["mtt", "datm", "random", "full"]
+LEARNERS = ["mtt", "ftd", "att", "tesla", "datm"]
+METHODS = [*LEARNERS, "random", "full"]
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +80,8 @@ def test_another_process_gives_the_same_bits(script: dict[str, Any], elsewhere: 
     here = {name: list(value) for name, value in script["result"]().items()}
     poisoned = SCRIPT + "\nimport numpy, random\ntorch.manual_seed(9); numpy.random.seed(9); random.seed(9)\n"
     assert elsewhere(poisoned, 4242) == here
-    assert here["mtt"][0] == here["datm"][0] == 6
+    assert set(here) == set(METHODS)
+    assert [here[name][0] for name in LEARNERS] == [6] * len(LEARNERS)
     assert len({bits for _, bits in here.values()}) == len(here)
 
 
@@ -93,12 +98,12 @@ def test_global_generators_neither_matter_nor_move(
     assert results[0] == results[1]
 
 
-@pytest.mark.parametrize("name", ["mtt", "datm"])
+@pytest.mark.parametrize("name", LEARNERS)
 @pytest.mark.parametrize("restart_at", [1, 5])
 def test_a_restart_from_tensors_changes_nothing(script: dict[str, Any], name: str, restart_at: int) -> None:
     assert script["run"](name, restart_at=restart_at) == script["run"](name)
 
 
-@pytest.mark.parametrize("name", ["mtt", "datm", "random"])
+@pytest.mark.parametrize("name", [*LEARNERS, "random"])
 def test_another_seed_differs(script: dict[str, Any], name: str) -> None:
     assert script["run"](name, seed=1)[1] != script["run"](name, seed=0)[1]

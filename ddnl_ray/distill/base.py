@@ -30,6 +30,8 @@ class Problem:
         augment: The differentiable augmentation of training and matching, or None.
         experts: Expert trajectories, for the methods that match them.
         graph_memory: Bytes that may be spent on kept tapes (see :mod:`ddnl_ray.distill.adjoint`).
+        smaller: How often the trial ran out of memory and was made smaller: such a student keeps no tapes, and takes
+            its batches in ever smaller parts.
     """
 
     images: Tensor
@@ -40,6 +42,7 @@ class Problem:
     augment: Dsa | None
     experts: Experts | None = None
     graph_memory: int = 0
+    smaller: int = 0
 
     @property
     def device(self) -> torch.device:

@@ -18,7 +18,6 @@ from ddnl_ray.data.dsa import Dsa
 from ddnl_ray.distill import Problem
 from ddnl_ray.distill.adjoint import MatchGradient
 from ddnl_ray.distill.mtt import Mtt, MttConfig
-from ddnl_ray.distill.student import AutogradStudent, tape_bytes
 from ddnl_ray.distill.trajectory import (
     MIN_STEP_SIZE,
     TrajectoryConfig,
@@ -28,6 +27,7 @@ from ddnl_ray.distill.trajectory import (
     draw_batches,
     draw_expert,
     matching_gradient,
+    student_of,
 )
 from ddnl_ray.errors import RequestError
 from ddnl_ray.models import Flat, NetworkSpec, build
@@ -255,7 +255,7 @@ def test_the_kept_steps_fit_the_memory() -> None:
     network = Flat(build(NetworkSpec("convnet1", 4), (1, 8, 8), 3, torch.Generator().manual_seed(0)))
     images, labels = torch.randn(6, 1, 8, 8), torch.randn(6, 3)
     problem = Problem(images, torch.arange(6) % 3, 3, 2, network, None)
-    each = tape_bytes(AutogradStudent(network, None), network.flatten(), images, labels)
+    each = student_of(problem).tape_bytes(network.flatten(), images, labels)
     settings = config(batch_syn=None)
     counts = [
         affordable_steps(replace(problem, graph_memory=memory), settings, images, labels)

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from ddnl_ray.data.dsa import OPERATIONS, Dsa
 from ddnl_ray.distill.adjoint import MatchGradient, match, reach
-from ddnl_ray.distill.student import AutogradStudent, StudentBatch
+from ddnl_ray.distill.student import AutogradStudent, ConvNetStudent, InParts, Student, StudentBatch
 from ddnl_ray.models import Flat, NetworkSpec, build
 from ddnl_ray.seeds import SeedTree
 
@@ -55,10 +55,20 @@ class Case:
     batches: list[StudentBatch]
     augment: Dsa | None
 
-    def match(self, kept: int = 0, **changes: Tensor) -> MatchGradient:
+    def student(self, kind: str) -> Student:
+        """Return a student of our network: ``autograd``, ``by hand``, or either ``in parts`` of 2 images."""
+        how, _, parts = kind.partition(" in ")
+        if how == "by hand":
+            assert isinstance(self.ours, Flat)
+            student: Student = ConvNetStudent(self.ours, self.augment)
+        else:
+            student = AutogradStudent(self.ours, self.augment)
+        return InParts(student, 2) if parts else student
+
+    def match(self, kept: int = 0, kind: str = "autograd", **changes: Tensor) -> MatchGradient:
         values = {name: getattr(self, name) for name in ("start", "target", "images", "labels", "step_size")} | changes
         goal = reach(values["start"], values.pop("target"))
-        return match(AutogradStudent(self.ours, self.augment), goal=goal, **values, batches=self.batches, kept=kept)
+        return match(self.student(kind), goal=goal, **values, batches=self.batches, kept=kept)
 
     def loss(self) -> float:
         return float(self.match().loss)
@@ -154,6 +164,32 @@ def test_equals_the_unrolled_student_under_every_augmentation(op: str, kept: int
 def test_equals_the_unrolled_student_under_changing_augmentations() -> None:
     segment = case("convnet", soft=False, ops=OPERATIONS, chunk=4)
     assert_equal(segment.match(2), unrolled(segment))
+
+
+KINDS = ("autograd in parts", "by hand", "by hand in parts")
+
+
+@pytest.mark.parametrize("soft", [True, False])
+@pytest.mark.parametrize("kept", [0, 2, 99])
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_student_equals_the_unrolled_one(kind: str, kept: int, soft: bool) -> None:
+    segment = case("convnet", soft)
+    assert_equal(segment.match(kept, kind), unrolled(segment))
+
+
+@pytest.mark.parametrize("op", OPERATIONS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_student_equals_the_unrolled_one_under_augmentation(kind: str, op: str) -> None:
+    segment = case("convnet", ops=(op,) * 3)
+    assert_equal(segment.match(1, kind), unrolled(segment))
+
+
+@pytest.mark.parametrize("kind", ["by hand", "by hand in parts"])
+def test_kept_tapes_change_no_bit(kind: str) -> None:
+    segment = case("convnet", ops=("color", "scale", "flip"))
+    first, second = segment.match(0, kind), segment.match(3, kind)
+    assert torch.equal(first.images, second.images)
+    assert torch.equal(first.step_size, second.step_size)
 
 
 @pytest.mark.parametrize("kept", [0, 1])
@@ -277,6 +313,14 @@ def test_tape_bytes_grow_with_the_batch_and_the_network() -> None:
     assert 4 * (8 * 8 + 4 * 4) * 4 < convnet_bytes(1)
     assert 1.8 < (convnet_bytes(20) - convnet_bytes(10)) / (convnet_bytes(10) - convnet_bytes(5)) < 2.2
     assert convnet_bytes(10, width=8) > 1.5 * convnet_bytes(10)
+
+
+def test_tape_bytes_of_parts_add_up() -> None:
+    segment = case("convnet")
+    theta, images, labels = segment.start, segment.images[:4], segment.labels[:4]
+    whole, parts = (segment.student(kind).tape_bytes(theta, images, labels) for kind in KINDS[1:])
+    assert whole == parts
+    assert 0 < whole < segment.student("autograd").tape_bytes(theta, images, labels)
 
 
 def test_tape_bytes_are_what_autograd_saves_beside_the_inputs() -> None:

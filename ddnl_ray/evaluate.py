@@ -22,6 +22,7 @@ from ddnl_ray.data.dsa import Dsa
 from ddnl_ray.distill.base import Distilled
 from ddnl_ray.errors import RequestError, require_known
 from ddnl_ray.models import NetworkSpec, build
+from ddnl_ray.models.parts import part_size
 from ddnl_ray.seeds import SeedTree
 
 SCORE_BATCH = 1024
@@ -104,6 +105,7 @@ def train_and_score(
     splits: Mapping[str, Split],
     select_on: str,
     seed: SeedTree,
+    smaller: int = 0,
 ) -> list[Score]:
     """Train one fresh network and score it on every split.
 
@@ -115,12 +117,13 @@ def train_and_score(
         splits: What to score on.
         select_on: The split that chooses the best epoch.
         seed: Determines initialisation, order and augmentation.
+        smaller: How often the work ran out of memory (see :mod:`ddnl_ray.models.parts`).
 
     Raises:
         RequestError: The recipe has no learning rate and the method learnt none, or there is no split to choose on.
     """
     require_known("selection split", select_on, splits)
-    trainer = _Trainer(training, recipe, network, num_classes, seed)
+    trainer = _Trainer(training, recipe, network, num_classes, seed, smaller)
     best_accuracy, best_epoch, best_model = -1.0, 0, trainer.model
     marks = {round((i + 1) * recipe.epochs / recipe.checkpoints) for i in range(recipe.checkpoints)} | {recipe.epochs}
     for epoch in range(1, recipe.epochs + 1):
@@ -142,7 +145,13 @@ class _Trainer:
     """One network in training."""
 
     def __init__(
-        self, training: Distilled, recipe: EvalRecipe, network: NetworkSpec, num_classes: int, seed: SeedTree
+        self,
+        training: Distilled,
+        recipe: EvalRecipe,
+        network: NetworkSpec,
+        num_classes: int,
+        seed: SeedTree,
+        smaller: int,
     ) -> None:
         lr = recipe.lr if recipe.lr is not None else training.step_size
         if lr is None:
@@ -152,6 +161,7 @@ class _Trainer:
         channels, height, width = training.images.shape[1:]
         shape = (int(channels), int(height), int(width))
         self.model = build(network, shape, num_classes, seed.child("init").torch(), training.images.device)
+        self.part = part_size(self.model, shape[-1], training.images.device, smaller) or recipe.batch_size
         self.optimizer = self._optimizer(lr)
 
     def _optimizer(self, lr: float) -> torch.optim.SGD:
@@ -175,7 +185,8 @@ class _Trainer:
             if self.augment is not None:
                 x = self.augment.apply(x, self.augment.draw(generator, len(index), x.shape[-1], x.device))
             self.optimizer.zero_grad(set_to_none=True)
-            F.cross_entropy(self.model(x), labels[index]).backward()
+            for rows, own in zip(x.split(self.part), labels[index].split(self.part), strict=True):
+                (F.cross_entropy(self.model(rows), own) * (len(rows) / len(x))).backward()
             self.optimizer.step()
         if number == self.recipe.drop_epoch:
             self.optimizer = self._optimizer(self.lr / 10)

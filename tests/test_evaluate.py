@@ -19,6 +19,7 @@ from ddnl_ray.distill import Distilled
 from ddnl_ray.errors import RequestError
 from ddnl_ray.evaluate import EvalRecipe, Split, score, train_and_score
 from ddnl_ray.models import NetworkSpec, build
+from ddnl_ray.models.parts import PART_BYTES
 from ddnl_ray.seeds import SeedTree
 
 NETWORK = NetworkSpec("convnet1", 4)
@@ -230,3 +231,26 @@ def test_an_unknown_selection_split() -> None:
 def test_bad_recipes_are_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(RequestError, match=message):
         EvalRecipe(**changes)
+
+
+def test_parts_of_a_batch_add_up_to_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where memory ran out three times, a batch is taken image by image."""
+    monkeypatch.setitem(PART_BYTES, "cpu", 4 * 4 * 16 * 64)
+    sizes: list[int] = []
+
+    def watched(*args: Any) -> nn.Module:
+        model = build(*args)
+        model.register_forward_pre_hook(
+            lambda module, inputs: sizes.append(len(inputs[0])) if module.training else None
+        )
+        return model
+
+    monkeypatch.setattr("ddnl_ray.evaluate.build", watched)
+    recipe, scores, taken = replace(PLAIN, batch_size=7), [], []
+    for smaller in (0, 3):
+        scores.append(train_and_score(distilled(), recipe, NETWORK, 3, splits(), "val_noisy", SEED, smaller))
+        taken.append(sizes.copy())
+        sizes.clear()
+    assert taken == [[7, 3] * recipe.epochs, [1] * 10 * recipe.epochs]
+    for one, other in zip(*scores, strict=True):
+        assert one.loss == pytest.approx(other.loss, rel=1e-5)

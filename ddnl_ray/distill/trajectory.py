@@ -26,13 +26,11 @@ from ddnl_ray.distill.adjoint import GRAD_MODES, Goal, MatchGradient, match, rea
 from ddnl_ray.distill.base import Problem, State, StepInfo
 from ddnl_ray.distill.student import AutogradStudent, ConvNetStudent, InParts, Student, StudentBatch
 from ddnl_ray.errors import RequestError, require_known
-from ddnl_ray.models import Flat
+from ddnl_ray.models.parts import part_size
 from ddnl_ray.models.second_order import is_supported
 from ddnl_ray.seeds import SeedTree
 
 MIN_STEP_SIZE = 1e-5
-PART_BYTES = {"cpu": 4 * 2**20, "cuda": 2**30}
-"""Bytes of the first block's map of the images that a student takes at once: on a CPU they should stay in its cache."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,15 +126,9 @@ def student_of(problem: Problem) -> Student:
     network, augment = problem.network, problem.augment
     assert network is not None
     student = ConvNetStudent(network, augment) if is_supported(network) else AutogradStudent(network, augment)
-    return InParts(student, part_size(network, problem))
-
-
-def part_size(network: Flat, problem: Problem) -> int:
-    """Return how many images a student takes at once: a quarter as many each time that the trial was made smaller."""
-    channels = next(iter(network.shapes.values()))[0]
-    each = 4 * channels * problem.images.shape[-2] * problem.images.shape[-1]
-    budget = PART_BYTES.get(problem.device.type, PART_BYTES["cuda"]) >> (2 * problem.smaller)
-    return max(1, budget // each)
+    part = part_size(network.module, problem.images.shape[-1], problem.device, problem.smaller)
+    assert part is not None  # a flat network has no batch normalisation
+    return InParts(student, part)
 
 
 def affordable_steps(problem: Problem, config: TrajectoryConfig, images: Tensor, labels: Tensor) -> int:

@@ -12,7 +12,6 @@ import time
 import traceback
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,46 +28,12 @@ from ddnl_ray.models import Flat, NetworkSpec, build
 from ddnl_ray.results import Outcome
 from ddnl_ray.seeds import SeedTree
 from ddnl_ray.trial.config import Options, TrialConfig, TrialInputs
+from ddnl_ray.trial.outcomes import End, as_outcome, is_out_of_memory
+from ddnl_ray.trial.progress import Look, Progress
 from ddnl_ray.trial.rows import shared_columns
 
 PATIENCE = 500
-
-
-@dataclass(frozen=True)
-class Look:
-    """One look at the selection split while distilling."""
-
-    iteration: int
-    accuracy: float
-    loss: float
-
-
-@dataclass
-class _Progress:
-    """What a checkpoint holds beside the state's tensors."""
-
-    looks: list[Look] = field(default_factory=list)
-    scores: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
-    rejected: int = 0
-    accepted: int = 0
-    last_loss: float = 0.0
-    wall_s: float = 0.0
-
-    def as_json(self) -> dict[str, Any]:
-        return {**dataclasses.asdict(self), "last_loss": repr(self.last_loss)}
-
-    @classmethod
-    def from_json(cls, value: dict[str, Any]) -> _Progress:
-        looks = [Look(**look) for look in value["looks"]]
-        return cls(**{**value, "looks": looks, "last_loss": float(value["last_loss"])})
-
-
-class _End(Exception):
-    """Ends a trial early with an outcome."""
-
-    def __init__(self, outcome: Outcome, message: str = "") -> None:
-        super().__init__(message)
-        self.outcome, self.message = outcome, message or outcome.sentence
+MAX_SMALLER = 3
 
 
 def run_trial(config: TrialConfig, inputs: TrialInputs, folder: Path, options: Options) -> list[dict[str, Any]]:
@@ -80,36 +45,40 @@ def run_trial(config: TrialConfig, inputs: TrialInputs, folder: Path, options: O
         folder: The trial's own folder: checkpoint, distilled set, card, preview, log of an error.
         options: How to run it.
 
+    Where memory runs out, the trial goes on from its last checkpoint with less of it at a time: without kept tapes, in
+    parts of a quarter the size. The numbers are the same up to rounding, and the rows say so.
+
     Returns:
         The rows of the result table (see :mod:`ddnl_ray.results`). An error of the trial becomes a row with its outcome
         and a sentence; only interrupts are raised.
     """
-    trial = _Trial(config, inputs, folder, options)
-    try:
-        rows = trial.run()
-    except _End as end:
-        rows = trial.rows_of_looks(end.outcome, end.message) or [trial.row(outcome=end.outcome, message=end.message)]
-    except Exception as error:
-        write_atomic(folder / "error.log", traceback.format_exc().encode())
-        rows = [trial.row(**_as_outcome(error, folder / "error.log"))]
-    wall_s = trial.wall_s()
-    return [{**row, "wall_s": wall_s} for row in rows]
-
-
-def _as_outcome(error: Exception, log: Path) -> dict[str, Any]:
-    """Return outcome and message of an error; torch's CPU allocator raises a plain RuntimeError."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error):
-        return {"outcome": Outcome.OOM, "message": f"{Outcome.OOM.sentence} {str(error).split(chr(10))[0]}"}
-    return {"outcome": Outcome.FAILED, "message": f"{type(error).__name__}: {error} (see {log})"}
+    for smaller in range(MAX_SMALLER + 1):
+        trial = _Trial(config, inputs, folder, options, smaller)
+        try:
+            rows = trial.run()
+        except End as end:
+            looks = trial.rows_of_looks(end.outcome, end.message)
+            rows = looks or [trial.row(outcome=end.outcome, message=end.message)]
+        except Exception as error:
+            if is_out_of_memory(error) and smaller < MAX_SMALLER:
+                torch.cuda.empty_cache()
+                continue
+            write_atomic(folder / "error.log", traceback.format_exc().encode())
+            rows = [trial.row(**as_outcome(error, folder / "error.log"))]
+        break
+    wall_s, note = trial.wall_s(), trial.progress.note()
+    return [{**row, "wall_s": wall_s, "message": f"{row['message']} {note}".strip()} for row in rows]
 
 
 class _Trial:
     """A trial in progress."""
 
-    def __init__(self, config: TrialConfig, inputs: TrialInputs, folder: Path, options: Options) -> None:
+    def __init__(
+        self, config: TrialConfig, inputs: TrialInputs, folder: Path, options: Options, smaller: int = 0
+    ) -> None:
         self.config, self.inputs, self.folder, self.options = config, inputs, folder, options
         self.checkpoint_path = folder / "checkpoint.safetensors"
-        self.progress = _Progress()
+        self.progress = Progress(smaller=smaller)
         self.total = 0
         self.started = self.saved = time.monotonic()
         self.device = inputs.data.train_images.device
@@ -120,8 +89,9 @@ class _Trial:
         settings = kind.config(**self.config.params)
         self.total = total = int(getattr(settings, "iterations", 0))
         method: Method[Any] = kind.method(settings)
+        restored = self._restore(method)
         problem = self._problem(method.needs_experts)
-        state, best = self._restore(method, problem)
+        state, best = restored if restored is not None else (method.init(problem, self._seed("distill")), None)
         self._check_rungs()
         while state.iteration < total:
             state = self._step(method, state, problem)
@@ -130,9 +100,9 @@ class _Trial:
             if time.monotonic() - self.saved > self.options.checkpoint_s:
                 self._save(state, best)
         if total and not self.progress.accepted:
-            raise _End(Outcome.DIVERGED if math.isfinite(self.progress.last_loss) else Outcome.NONFINITE)
+            raise End(Outcome.DIVERGED if math.isfinite(self.progress.last_loss) else Outcome.NONFINITE)
         if not all(bool(tensor.isfinite().all()) for tensor in state.tensors().values()):
-            raise _End(Outcome.NONFINITE)
+            raise End(Outcome.NONFINITE)
         return self._evaluate(method, state, best, problem)
 
     def _problem(self, matches_weights: bool) -> Problem:
@@ -150,6 +120,7 @@ class _Trial:
             augment=Dsa(config.augment) if config.augment else None,
             experts=self.inputs.experts,
             graph_memory=self.options.graph_memory,
+            smaller=self.progress.smaller,
         )
 
     def _step(self, method: Method[Any], state: Any, problem: Problem) -> Any:
@@ -161,13 +132,13 @@ class _Trial:
         progress.rejected = 0 if info.accepted else progress.rejected + 1
         if progress.rejected >= PATIENCE:
             finite = math.isfinite(info.loss)
-            raise _End(
+            raise End(
                 Outcome.DIVERGED if finite else Outcome.NONFINITE,
                 f"{progress.rejected} updates in a row were refused (matching loss {info.loss:.3g}); "
                 "lower lr_img, lr_teacher or max_start_epoch",
             )
         if self.wall_s() > self.options.limit_s:
-            raise _End(Outcome.TIMEOUT)
+            raise End(Outcome.TIMEOUT)
         return state
 
     def _is_look(self, iteration: int, total: int) -> bool:
@@ -193,7 +164,7 @@ class _Trial:
         """End the trial where its last look lies on a rung that it does not reach."""
         look = self.progress.looks[-1] if self.progress.looks else None
         if look is not None and look.accuracy < self.options.rungs.get(look.iteration, 0.0):
-            raise _End(Outcome.STOPPED)
+            raise End(Outcome.STOPPED)
 
     def _evaluate(self, method: Method[Any], state: Any, best: Any, problem: Problem) -> list[dict[str, Any]]:
         """Score the last and the selected set with all networks, export the selected one, return the rows."""
@@ -229,7 +200,8 @@ class _Trial:
     def _train(self, training: Distilled, network: NetworkSpec, seed: SeedTree, names: list[str]) -> list[Score]:
         splits = {name: split for name, split in self._splits().items() if name in names}
         classes = self.inputs.data.num_classes
-        return train_and_score(training, self.config.evaluation, network, classes, splits, self.config.select_on, seed)
+        recipe, select_on = self.config.evaluation, self.config.select_on
+        return train_and_score(training, recipe, network, classes, splits, select_on, seed, self.progress.smaller)
 
     def _splits(self) -> dict[str, Split]:
         """Return the splits that this data set has."""
@@ -309,12 +281,12 @@ class _Trial:
         write_json(self.folder / "progress.json", live)
         self.options.on_progress(state.iteration)
 
-    def _restore(self, method: Method[Any], problem: Problem) -> tuple[Any, Any]:
-        """Return the state and the best state, from the checkpoint where there is one of this configuration."""
+    def _restore(self, method: Method[Any]) -> tuple[Any, Any] | None:
+        """Return the state and the best state of the checkpoint, where there is one of this configuration."""
         if self.checkpoint_path.is_file():
             with suppress(CorruptFileError):
                 return self._read_checkpoint(method)
-        return method.init(problem, self._seed("distill")), None
+        return None
 
     def _read_checkpoint(self, method: Method[Any]) -> tuple[Any, Any]:
         """Return the state and the best state of the checkpoint.
@@ -329,7 +301,9 @@ class _Trial:
         for prefix in ("state.", "best."):
             own = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
             states.append(method.state.from_tensors(own, self.device) if own else None)
-        self.progress = _Progress.from_json(meta["progress"])
+        smaller = self.progress.smaller
+        self.progress = Progress.from_json(meta["progress"])
+        self.progress.smaller = max(smaller, self.progress.smaller)
         return states[0], states[1]
 
     def _seed(self, *names: str | int) -> SeedTree:

@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 import torch
 
-from ddnl_ray.distill import StepInfo
+from ddnl_ray.distill import Problem, StepInfo
 from ddnl_ray.distill.mtt import Mtt
+from ddnl_ray.distill.trajectory import TrajectoryState
 from ddnl_ray.noise import NoisyLabels
 from ddnl_ray.results import Outcome, read_rows, write_rows
+from ddnl_ray.seeds import SeedTree
 from ddnl_ray.trial import TrialConfig, TrialInputs
 
 Rows = list[dict[str, Any]]
@@ -152,7 +154,34 @@ def test_out_of_memory(config: Config, run: Run, tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(Mtt, "step", fail)
     row = only(run(config("mtt")), tmp_path)
     assert row["outcome"] == Outcome.OOM
-    assert row["message"] == "The device ran out of memory. CUDA out of memory. Tried to allocate 2.00 GiB."
+    assert row["message"] == (
+        "The device ran out of memory. CUDA out of memory. Tried to allocate 2.00 GiB. "
+        "Memory ran out 3 times: it went on without kept tapes, in parts of 1/64 of the size."
+    )
+
+
+def test_a_trial_that_runs_out_of_memory_goes_on_smaller(
+    config: Config, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    undisturbed = run(config("mtt"), "undisturbed", graph_memory=2**30)
+    real, seen = Mtt.step, []
+
+    def fail_twice(self: Mtt, state: TrajectoryState, problem: Problem, seed: SeedTree) -> Any:
+        seen.append((state.iteration, problem.smaller))
+        if len(seen) in (3, 5):
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return real(self, state, problem, seed)
+
+    monkeypatch.setattr(Mtt, "step", fail_twice)
+    rows = run(config("mtt"), "smaller", graph_memory=2**30, checkpoint_s=0.0)
+    assert seen[:6] == [(0, 0), (1, 0), (2, 0), (2, 1), (3, 1), (3, 2)]  # nothing is done twice
+    assert {row["message"] for row in rows} == {
+        "Memory ran out 2 times: it went on without kept tapes, in parts of 1/16 of the size."
+    }
+    assert {row["outcome"] for row in rows} == {Outcome.OK}
+    for row, other in zip(rows, undisturbed, strict=True):
+        assert row["split"] == other["split"]
+        assert row["loss"] == pytest.approx(other["loss"], rel=1e-4)
 
 
 def test_stopped_at_a_rung(config: Config, run: Run) -> None:

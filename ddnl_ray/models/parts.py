@@ -1,0 +1,27 @@
+"""How many images go through a network at once."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+PART_BYTES = {"cpu": 4 * 2**20, "cuda": 2**30}
+"""Bytes of the widest map of the images that go through at once: on a CPU they should stay in its cache."""
+
+
+def part_size(module: nn.Module, size: int, device: torch.device, smaller: int = 0) -> int | None:
+    """Return how many images of ``size`` x ``size`` pixels go through a network at once; None: a batch must be whole.
+
+    A batch that is taken in parts, each with its share of the mean loss, has the gradient of the whole batch, so long
+    as the network treats each image by itself; a batch normalisation does not.
+
+    Args:
+        module: The network; its first layer has its widest maps.
+        size: Height and width of the images.
+        device: Where it runs.
+        smaller: How often the work ran out of memory; each time the parts are a quarter of what they were.
+    """
+    if any(True for _ in module.buffers()):
+        return None
+    channels = next(module.parameters()).shape[0]
+    return max(1, (PART_BYTES.get(device.type, PART_BYTES["cuda"]) >> (2 * smaller)) // (4 * channels * size * size))

@@ -94,6 +94,7 @@ def estimate(plan: Plan, run: Path, store: ExpertStore) -> dict[str, Any]:
         "experts_cached": sum(work.need.num_experts - work.experts for work in works),
         "store_bytes": sum(work.store_bytes for work in works),
         "object_store_bytes": sum(work.object_store_bytes for work in works),
+        "student_bytes": max((probe.student_bytes(cell) for cell in example.values()), default=0),
         "core_seconds": total,
         "trial_seconds": {f"{method} ipc {ipc}" if ipc else method: each[method, ipc] for method, ipc in each},
     }
@@ -115,11 +116,12 @@ def estimate_text(plan: Plan, figures: dict[str, Any]) -> str:
         f"{figures['store_bytes'] / 2**20:.1f} MiB to write, "
         f"{figures['object_store_bytes'] / 2**20:.1f} MiB in the object store"
     )
+    if figures["student_bytes"]:
+        lines.append(f"up to {figures['student_bytes'] / 2**20:.0f} MiB for the student of a trial")
     for kind, seconds in figures["trial_seconds"].items():
         lines.append(f"about {seconds:.0f} s for a trial of {kind}")
-    cpu = plan.sweep.resources.cpu
-    lines.append(
-        f"estimate: {figures['core_seconds'] / 60:.1f} minutes one trial at a time, divided by how many run at once"
-    )
+    cpu, seconds = plan.sweep.resources.cpu, figures["core_seconds"]
+    total = f"{seconds / 3600:.1f} hours" if seconds > 7200 else f"{seconds / 60:.1f} minutes"
+    lines.append(f"estimate: {total} one trial at a time on this machine, divided by how many run at once")
     lines.append(f"each trial takes cpu {cpu:g}, gpu {plan.sweep.resources.gpu:g}; run without --dry-run to start")
     return "\n".join(lines)

@@ -9,9 +9,10 @@ from typing import Any
 import torch
 
 from ddnl_ray.data import Dsa
-from ddnl_ray.distill import Distilled
+from ddnl_ray.distill import Distilled, Problem
 from ddnl_ray.distill.adjoint import match, reach
-from ddnl_ray.distill.student import AutogradStudent, StudentBatch
+from ddnl_ray.distill.student import StudentBatch
+from ddnl_ray.distill.trajectory import student_of
 from ddnl_ray.evaluate import Split, train_and_score
 from ddnl_ray.experts import train_expert
 from ddnl_ray.models import Flat, build
@@ -49,25 +50,32 @@ class Probe:
         params = cell.config.params
         distillation = 0.0
         if "syn_steps" in params:
-            distillation = self._student_step(cell) * params["syn_steps"] * params["iterations"]
+            work = self._student(cell)
+            distillation = work.seconds_per_step() * params["syn_steps"] * params["iterations"]
         return distillation + self._evaluation(cell)
 
-    def _student_step(self, cell: Cell) -> float:
+    def student_bytes(self, cell: Cell) -> int:
+        """Return the bytes that the student of a trial holds at a time: tapes, one step's work and its weights."""
+        if "syn_steps" not in cell.config.params:
+            return 0
+        work = self._student(cell)
+        return work.tape_bytes * (work.kept + 1) + work.steps * work.start.nbytes
+
+    def _student(self, cell: Cell) -> _StudentWork:
         data, config = self.plan.data[cell.zca], cell.config
-        size = (config.ipc or 1) * data.num_classes
-        batch = min(config.params.get("batch_syn") or size, size)
-        network = Flat(build(config.network, data.input_shape, data.num_classes, SeedTree.root(0).torch()))
-        augment = Dsa(config.augment) if config.augment else None
-        images = data.train_images[:batch]
-        draw = None
-        if augment is not None:
-            draw = augment.draw(SeedTree.root(0).torch(), batch, data.input_shape[1], images.device)
-        start = network.flatten()
-        steps = [StudentBatch(torch.arange(batch), draw)] * PROBE_STEPS
-        labels = torch.zeros(batch, data.num_classes)
-        student, beta = AutogradStudent(network, augment), torch.tensor(0.01)
-        seconds = _time(lambda: match(student, start, reach(start, start + 1), images, labels, beta, steps))
-        return seconds / PROBE_STEPS
+        params, size = config.params, (config.ipc or 1) * data.num_classes
+        num = min(params.get("batch_syn") or size, size, len(data.train_images))
+        images = data.train_images[:num]
+        problem = Problem(
+            images=images,
+            labels=torch.arange(num, device=images.device) % data.num_classes,
+            num_classes=data.num_classes,
+            ipc=config.ipc,
+            network=Flat(build(config.network, data.input_shape, data.num_classes, SeedTree.root(0).torch())),
+            augment=Dsa(config.augment) if config.augment else None,
+            graph_memory=self.plan.sweep.budget.graph_memory_mb * 2**20,
+        )
+        return _StudentWork(problem, params["syn_steps"])
 
     def _evaluation(self, cell: Cell) -> float:
         data, config = self.plan.data[cell.zca], cell.config
@@ -75,14 +83,46 @@ class Probe:
         rows = min(size, PROBE_STEPS * config.evaluation.batch_size)
         few = Split(data.test_images[:100], data.test_labels[:100])
         training = Distilled(data.train_images[:rows], torch.arange(rows) % data.num_classes, 0.01)
-        recipe = dataclasses.replace(config.evaluation, epochs=1, checkpoints=1)
-        trained = _time(
-            lambda: train_and_score(
-                training, recipe, config.network, data.num_classes, {"test": few}, "test", SeedTree.root(0)
-            )
-        )
-        networks = len(config.eval_networks) * config.repeats
-        return trained * config.evaluation.epochs * size / rows * networks
+
+        def seconds(epochs: int) -> float:
+            recipe = dataclasses.replace(config.evaluation, epochs=epochs, checkpoints=1)
+            networks, splits = (config.network, data.num_classes), {"test": few}
+            return _time(lambda: train_and_score(training, recipe, *networks, splits, "test", SeedTree.root(0)))
+
+        once = seconds(1)  # with the making of the network and its scoring
+        epoch = max(0.0, seconds(1 + PROBE_STEPS) - once) / PROBE_STEPS * size / rows
+        return (once + epoch * config.evaluation.epochs) * len(config.eval_networks) * config.repeats
+
+
+class _StudentWork:
+    """A student that takes two steps on as many images as a trial's, with the labels that cost most (soft ones).
+
+    Args:
+        problem: Images, network and memory as in the trial.
+        steps: Student steps of an iteration.
+    """
+
+    def __init__(self, problem: Problem, steps: int) -> None:
+        assert problem.network is not None
+        self.problem, self.steps, self.student = problem, steps, student_of(problem)
+        self.start = problem.network.flatten()
+        self.labels = torch.zeros(len(problem.images), problem.num_classes)
+        self.tape_bytes = self.student.tape_bytes(self.start, problem.images, self.labels)
+        self.kept = min(steps, problem.graph_memory // self.tape_bytes)
+
+    def seconds_per_step(self) -> float:
+        """Return the seconds of one student step, forth and back, averaged over those that keep a tape or do not."""
+        kept, left = self.kept, self.steps - self.kept
+        seconds = (kept * self._seconds(PROBE_STEPS) if kept else 0.0) + (left * self._seconds(0) if left else 0.0)
+        return seconds / (self.steps * PROBE_STEPS)
+
+    def _seconds(self, kept: int) -> float:
+        problem, draw, index = self.problem, None, torch.arange(len(self.problem.images))
+        if problem.augment is not None:
+            draw = problem.augment.draw(SeedTree.root(0).torch(), len(index), problem.images.shape[-1], index.device)
+        batches = [StudentBatch(index, draw)] * PROBE_STEPS
+        goal, beta = reach(self.start, self.start + 1), torch.tensor(0.01)
+        return _time(lambda: match(self.student, self.start, goal, problem.images, self.labels, beta, batches, kept))
 
 
 def _time(work: Any) -> float:

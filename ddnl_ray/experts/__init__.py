@@ -2,10 +2,10 @@
 
 from ddnl_ray.experts.archive import Moved, export_buffers, import_archive
 from ddnl_ray.experts.buffer import ArrayExperts, Experts
-from ddnl_ray.experts.build import build_expert
+from ddnl_ray.experts.build import build_experts, groups
 from ddnl_ray.experts.recipe import ExpertRecipe
 from ddnl_ray.experts.store import BufferId, ExpertStore, StoredBuffer
-from ddnl_ray.experts.train import TrainingState, Trajectory, train_expert
+from ddnl_ray.experts.train import TrainingState, Trajectory, train_expert, train_experts
 
 __all__ = [
     "ArrayExperts",
@@ -17,8 +17,10 @@ __all__ = [
     "StoredBuffer",
     "TrainingState",
     "Trajectory",
-    "build_expert",
+    "build_experts",
     "export_buffers",
+    "groups",
     "import_archive",
     "train_expert",
+    "train_experts",
 ]

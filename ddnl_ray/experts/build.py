@@ -1,36 +1,62 @@
-"""Making what the store lacks of an expert."""
+"""Making what the store lacks of experts."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 
 from ddnl_ray.data import PreparedData
 from ddnl_ray.experts.store import BufferId, ExpertStore
-from ddnl_ray.experts.train import train_expert
+from ddnl_ray.experts.train import train_experts
 from ddnl_ray.noise import NoisyLabels
 
 
-def build_expert(
-    data: PreparedData, labels: NoisyLabels, buffer: BufferId, index: int, last_epoch: int, store: ExpertStore
+def groups(reach: Mapping[int, int], last_epoch: int, at_once: int) -> list[list[int]]:
+    """Return which experts train together: those that do not reach ``last_epoch``, with others as far as they are.
+
+    Args:
+        reach: The last epoch that is stored of every expert, by its index; -1: none is.
+        last_epoch: The last snapshot that is needed.
+        at_once: How many train together at most.
+    """
+    by_epoch: dict[int, list[int]] = {}
+    for index, epoch in reach.items():
+        if epoch < last_epoch:
+            by_epoch.setdefault(epoch, []).append(index)
+    return [own[first : first + at_once] for own in by_epoch.values() for first in range(0, len(own), at_once)]
+
+
+def build_experts(
+    data: PreparedData,
+    labels: NoisyLabels,
+    buffer: BufferId,
+    indices: Sequence[int],
+    last_epoch: int,
+    store: ExpertStore,
 ) -> None:
-    """Train one expert of a buffer from where the store has it to ``last_epoch``, and store what is new.
+    """Train experts of a buffer, together, from where the store has them to ``last_epoch``, and store what is new.
+
+    Those that another process has brought further in the meantime train in a group of their own.
 
     Args:
         data: Prepared data, on the device that trains.
         labels: Observed labels of the whole training set.
         buffer: The buffer.
-        index: Which expert.
+        indices: Which experts.
         last_epoch: The last snapshot that is needed.
-        store: Where it goes.
+        store: Where they go.
 
     Raises:
-        RequestError: Training diverged.
+        RequestError: Training diverged, or the device cannot compute in the recipe's precision.
         CorruptFileError: The state from which training would go on is damaged.
     """
-    start = store.end(buffer.key, index)
-    if start is not None and start.epoch >= last_epoch:
-        return
+    ends = {index: store.end(buffer.key, index) for index in indices}
+    reach = {index: -1 if end is None else end.epoch for index, end in ends.items()}
     own = labels.labels[data.train_index.cpu()].to(data.train_images.device)
     recipe = dataclasses.replace(buffer.recipe, epochs=last_epoch)
-    seed = buffer.seeds(index)
-    store.save(buffer, index, train_expert(data.train_images, own, data.num_classes, recipe, seed, start))
+    for group in groups(reach, last_epoch, len(indices)):
+        seeds = [buffer.seeds(index) for index in group]
+        starts = [end for index in group if (end := ends[index]) is not None] or None
+        trained = train_experts(data.train_images, own, data.num_classes, recipe, seeds, starts)
+        for index, trajectory in zip(group, trained, strict=True):
+            store.save(buffer, index, trajectory)

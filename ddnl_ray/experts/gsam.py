@@ -19,30 +19,36 @@ def gsam_direction(loss: Callable[[Tensor], Tensor], theta: Tensor, rho: float, 
 
     With ``g = grad loss(theta)``, the perturbation ``e = rho * theta^2 g / | |theta| g |`` and
     ``g' = grad loss(theta + e)``, the direction is ``g' - alpha * v``, where ``v`` is the component of ``g``
-    orthogonal to ``g'``.
+    orthogonal to ``g'``. Each expert has norms of its own.
 
     Args:
-        loss: Maps weights [P] to a scalar; called twice, on the same augmented batch.
-        theta: Weights [P].
+        loss: Maps the weights of experts [..., P] to their losses [...]; called twice, on the same augmented batches.
+        theta: Weights [..., P].
         rho: Radius of the perturbation.
         alpha: Weight of the orthogonal component.
 
     Returns:
-        The loss (scalar) and the direction [P], detached.
+        The losses [...] and the directions [..., P], detached.
     """
     value, gradient = loss_and_gradient(loss, theta)
-    perturbation = rho * theta.square() * gradient / ((theta.abs() * gradient).norm() + TINY)
+    perturbation = rho * theta.square() * gradient / (_norm(theta.abs() * gradient) + TINY)
     _, perturbed = loss_and_gradient(loss, theta + perturbation)
-    norm, perturbed_norm = gradient.norm(), perturbed.norm()
-    cosine = gradient @ perturbed / (norm * perturbed_norm + TINY)
+    norm, perturbed_norm = _norm(gradient), _norm(perturbed)
+    cosine = torch.linalg.vecdot(gradient, perturbed).unsqueeze(-1) / (norm * perturbed_norm + TINY)
     orthogonal = gradient - cosine * norm * perturbed / (perturbed_norm + TINY)
     return value, perturbed - alpha * orthogonal
 
 
 def loss_and_gradient(loss: Callable[[Tensor], Tensor], theta: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the loss at ``theta`` (scalar) and its gradient [P], detached."""
+    """Return the losses [...] at ``theta`` [..., P] and the gradient of each in its own weights [..., P], detached."""
     leaf = theta.detach().requires_grad_()
     with torch.enable_grad():
         value = loss(leaf)
-    (gradient,) = torch.autograd.grad(value, leaf)
+    (gradient,) = torch.autograd.grad(value, leaf, torch.ones_like(value))
     return value.detach(), gradient
+
+
+def _norm(vectors: Tensor) -> Tensor:
+    """Return the norms [..., 1] of vectors [..., P]."""
+    norms: Tensor = vectors.norm(dim=-1, keepdim=True)
+    return norms

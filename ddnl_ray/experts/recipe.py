@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
+from typing import Any
 
 from ddnl_ray.errors import RequestError, require_known
+from ddnl_ray.experts.precision import PRECISIONS
 from ddnl_ray.models import NetworkSpec
 
 
@@ -32,10 +35,21 @@ class ExpertRecipe:
     """GSAM: radius of the perturbation."""
     alpha: float = 0.3
     """GSAM: weight of the component that lowers the loss without raising the sharpness."""
+    precision: str = "float32"
+    """What the network computes in: ``float32``, ``tf32`` or ``bfloat16`` (:mod:`ddnl_ray.experts.precision`)."""
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """The values that names are made of; float32 is left out, so that names from before there was a choice hold."""
+        values = dataclasses.asdict(self)
+        if self.precision == "float32":
+            del values["precision"]
+        return values
 
     def __post_init__(self) -> None:
         """Check the ranges."""
         require_known("expert optimizer", self.optimizer, ["sgd", "gsam"])
+        require_known("expert precision", self.precision, PRECISIONS)
         for name in ("epochs", "batch_size"):
             if getattr(self, name) < 1:
                 raise RequestError(f"experts: {name} must be at least 1, but got {getattr(self, name)}")

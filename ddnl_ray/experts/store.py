@@ -60,7 +60,7 @@ class BufferId:
     @property
     def identity(self) -> dict[str, Any]:
         """What determines the snapshots: everything but the number of epochs."""
-        values = dataclasses.asdict(self)
+        values = dataclasses.asdict(self) | {"recipe": self.recipe.identity}
         del values["recipe"]["epochs"]
         return values
 

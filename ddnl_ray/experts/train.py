@@ -1,4 +1,9 @@
-"""Training of one expert trajectory on the device, without a data loader.
+"""Training of expert trajectories on the device, without a data loader: one, or several in lock-step.
+
+Experts that train together take their steps together: one forward pass (``torch.func.vmap``) and one backward pass over
+stacked weights [E, P]. Each keeps its own initialisation, order and augmentation: up to rounding, it is the expert that
+trains alone, whoever the others are. That is for GPUs: on one CPU core, with a ConvNet-3 of width 16, four together
+take 1.1 (8 x 8 digits) to 1.7 times (32 x 32) the time of four in turn (torch 2.15, process time, n = 4 experts).
 
 Differs from the original (MTT's buffer script):
     - snapshots are copies (there they alias the live weights when training runs on a CPU);
@@ -8,7 +13,7 @@ Differs from the original (MTT's buffer script):
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,6 +23,7 @@ from torch.nn import functional as F
 from ddnl_ray.data.dsa import Dsa
 from ddnl_ray.errors import RequestError
 from ddnl_ray.experts.gsam import gsam_direction, loss_and_gradient
+from ddnl_ray.experts.precision import products, require_precision
 from ddnl_ray.experts.recipe import ExpertRecipe
 from ddnl_ray.models import Flat, build
 from ddnl_ray.seeds import SeedTree
@@ -69,68 +75,138 @@ def train_expert(
     seed: SeedTree,
     start: TrainingState | None = None,
 ) -> Trajectory:
-    """Train one expert up to epoch ``recipe.epochs`` and keep its trajectory.
+    """Train one expert (see :func:`train_experts`)."""
+    starts = None if start is None else [start]
+    return train_experts(images, labels, num_classes, recipe, [seed], starts)[0]
+
+
+def train_experts(
+    images: Tensor,
+    labels: Tensor,
+    num_classes: int,
+    recipe: ExpertRecipe,
+    seeds: Sequence[SeedTree],
+    starts: Sequence[TrainingState] | None = None,
+) -> list[Trajectory]:
+    """Train experts in lock-step up to epoch ``recipe.epochs`` and keep their trajectories.
 
     A trajectory is a prefix of an endless one: each epoch draws from a seed of its own, and nothing depends on how many
-    follow.
+    follow. The device holds what one forward and backward pass of every expert needs, the main memory every trajectory.
 
     Args:
-        images: Training images in the transformed space [N, C, H, W], on the device.
+        images: Training images in the transformed space [N, C, H, W], on the device; weights are of their type.
         labels: Observed labels, int64 [N].
         num_classes: Number of classes.
         recipe: Network, optimizer and length.
-        seed: Determines initialisation, order and augmentation.
-        start: Go on from here, and return only the snapshots that follow; None: from the initialisation.
+        seeds: One per expert: determines initialisation, order and augmentation.
+        starts: Go on from these, one per expert and all of one epoch, and return only the snapshots that follow; None:
+            from the initialisations.
 
     Raises:
-        RequestError: Training diverged: the loss is not finite.
+        RequestError: Training diverged (a loss is not finite), or the device cannot compute in the recipe's precision.
+        ValueError: There is not one start per expert, or they are of several epochs.
     """
-    shape = (int(images.shape[1]), int(images.shape[2]), int(images.shape[3]))
-    network = Flat(build(recipe.network, shape, num_classes, seed.child("init").torch(), images.device))
+    require_precision(recipe.precision, images.device)
+    network, theta, velocity = _begin(images, num_classes, recipe, seeds, starts)
+    done, first = (0, 0) if starts is None else (starts[0].epoch, starts[0].epoch + 1)
+    snapshots = [torch.empty(recipe.epochs + 1 - first, network.num_params, dtype=theta.dtype) for _ in seeds]
+    if starts is None:
+        _keep(snapshots, 0, theta)
+    losses: list[list[float]] = [[] for _ in seeds]
     augment = Dsa(recipe.augment) if recipe.augment else None
-    theta = network.flatten() if start is None else start.weights.to(images.device)
-    velocity = torch.zeros_like(theta)
-    if start is not None and start.velocity is not None:
-        velocity = start.velocity.to(images.device)
-    done, first = (0, 0) if start is None else (start.epoch, start.epoch + 1)
-    snapshots = torch.empty(recipe.epochs + 1 - first, network.num_params)
-    if start is None:
-        snapshots[0] = theta
-    losses = []
-    for epoch in range(done, recipe.epochs):
-        batches = _batches(images, labels, recipe.batch_size, augment, seed.child("epoch", epoch).torch())
-        total = torch.zeros((), device=images.device)
-        for x, y in batches:
-            loss, direction = _direction(network, x, y, theta, recipe)
-            velocity = recipe.momentum * velocity + direction + recipe.weight_decay * theta
-            theta = theta - recipe.lr * velocity
-            total += loss * len(x)
-        snapshots[epoch + 1 - first] = theta
-        losses.append(float(total) / len(images))
-        if not losses[-1] < float("inf"):
+    with products(recipe.precision, images.device):
+        for epoch in range(done, recipe.epochs):
+            generators = [seed.child("epoch", epoch).torch() for seed in seeds]
+            total = torch.zeros(len(seeds), dtype=theta.dtype, device=images.device)
+            for x, y in _batches(images, labels, recipe.batch_size, augment, generators):
+                loss, direction = _direction(network, x, y, theta, recipe)
+                velocity = recipe.momentum * velocity + direction + recipe.weight_decay * theta
+                theta = theta - recipe.lr * velocity
+                total += loss * y.shape[1]
+            _keep(snapshots, epoch + 1 - first, theta)
+            for own, value in zip(losses, total.tolist(), strict=True):
+                own.append(value / len(images))
+            _require_finite(losses, epoch, recipe)
+    ends = [each.cpu().clone() if recipe.momentum else None for each in velocity]
+    kept = zip(snapshots, losses, ends, strict=True)
+    return [Trajectory(own, means, first, end) for own, means, end in kept]
+
+
+def _begin(
+    images: Tensor,
+    num_classes: int,
+    recipe: ExpertRecipe,
+    seeds: Sequence[SeedTree],
+    starts: Sequence[TrainingState] | None,
+) -> tuple[Flat, Tensor, Tensor]:
+    """Return the network, and the weights and momentum [E, P] from which training starts."""
+    shape = (int(images.shape[1]), int(images.shape[2]), int(images.shape[3]))
+    networks = [Flat(build(recipe.network, shape, num_classes, seed.child("init").torch())) for seed in seeds]
+    if starts is None:
+        theta = torch.stack([network.flatten() for network in networks]).to(images)
+        return networks[0], theta, torch.zeros_like(theta)
+    if len(starts) != len(seeds) or len({start.epoch for start in starts}) != 1:
+        epochs = ", ".join(str(start.epoch) for start in starts)
+        raise ValueError(f"{len(seeds)} experts need as many starts, all of one epoch, but got epochs {epochs}")
+    theta = torch.stack([start.weights for start in starts]).to(images)
+    still = torch.zeros_like(starts[0].weights)
+    velocity = torch.stack([start.velocity if start.velocity is not None else still for start in starts])
+    return networks[0], theta, velocity.to(images)
+
+
+def _keep(snapshots: list[Tensor], row: int, theta: Tensor) -> None:
+    """Copy the weights [E, P] of every expert into a row of its snapshots."""
+    for own, weights in zip(snapshots, theta.cpu(), strict=True):
+        own[row] = weights
+
+
+def _require_finite(losses: list[list[float]], epoch: int, recipe: ExpertRecipe) -> None:
+    """Check the last loss of every expert.
+
+    Raises:
+        RequestError: One is not finite.
+    """
+    for own in losses:
+        if not own[-1] < float("inf"):
             raise RequestError(
-                f"an expert diverged in epoch {epoch + 1} (loss {losses[-1]}); lower experts.lr (it is {recipe.lr})"
+                f"an expert diverged in epoch {epoch + 1} (loss {own[-1]}); lower experts.lr (it is {recipe.lr})"
             )
-    return Trajectory(snapshots, losses, first, velocity.cpu() if recipe.momentum else None)
 
 
 def _batches(
-    images: Tensor, labels: Tensor, size: int, augment: Dsa | None, generator: torch.Generator
+    images: Tensor, labels: Tensor, size: int, augment: Dsa | None, generators: Sequence[torch.Generator]
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield the augmented batches of one epoch."""
-    order = torch.randperm(len(images), generator=generator).to(images.device)
-    for index in order.split(size):
-        x = images[index]
+    """Yield the augmented batches of one epoch, each expert's from its own generator: [E, B, C, H, W] and [E, B]."""
+    orders = [torch.randperm(len(images), generator=each).to(images.device) for each in generators]
+    for indices in zip(*(order.split(size) for order in orders), strict=True):
+        batch = [images[index] for index in indices]
         if augment is not None:
-            x = augment.apply(x, augment.draw(generator, len(index), images.shape[2], images.device))
-        yield x, labels[index]
+            draws = (
+                augment.draw(each, len(x), x.shape[2], x.device) for each, x in zip(generators, batch, strict=True)
+            )
+            batch = [augment.apply(x, draw) for x, draw in zip(batch, draws, strict=True)]
+        yield torch.stack(batch), torch.stack([labels[index] for index in indices])
 
 
 def _direction(network: Flat, x: Tensor, y: Tensor, theta: Tensor, recipe: ExpertRecipe) -> tuple[Tensor, Tensor]:
-    """Return the batch loss and the update direction [P]."""
+    """Return the batch losses [E] and the update directions [E, P].
+
+    Only the forward pass is mapped over experts. Autograd differentiates the sum of their losses, each of which depends
+    on its own weights alone: unlike ``torch.func.grad``, it records no graph of the backward pass.
+    """
+    dtype = torch.bfloat16 if recipe.precision == "bfloat16" else theta.dtype
+
+    def alone(weights: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        logits = network(weights.to(dtype), x.to(dtype))
+        return F.cross_entropy(logits.to(weights.dtype), y)
 
     def loss(weights: Tensor) -> Tensor:
-        return F.cross_entropy(network(weights, x), y)
+        losses: Tensor
+        if len(weights) == 1:
+            losses = alone(weights[0], x[0], y[0]).unsqueeze(0)
+        else:
+            losses = torch.func.vmap(alone)(weights, x, y)
+        return losses
 
     if recipe.optimizer == "gsam":
         return gsam_direction(loss, theta, recipe.rho, recipe.alpha)

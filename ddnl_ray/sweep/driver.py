@@ -15,7 +15,7 @@ from ddnl_ray.experts import ExpertStore
 from ddnl_ray.results import Outcome
 from ddnl_ray.sweep.ledger import Ledger
 from ddnl_ray.sweep.mirror import mirror
-from ddnl_ray.sweep.needs import Need, needs, verify_experts
+from ddnl_ray.sweep.needs import Need, needs, require_trainable, verify_experts
 from ddnl_ray.sweep.options import trial_options
 from ddnl_ray.sweep.plan import Cell, Plan
 from ddnl_ray.sweep.runtime import max_concurrent, ray_session
@@ -67,7 +67,7 @@ def run_sweep(plan: Plan, run: Path, store: ExpertStore, machine: Machine, watch
         rebuild: Whether to train corrupt experts again instead of refusing them.
 
     Raises:
-        RequestError: The run folder is not ours, or nothing fits on the machine.
+        RequestError: The run folder is not ours, nothing fits on the machine, or experts cannot train there.
         CorruptFileError: A stored expert is corrupt.
     """
     ledger = Ledger(run)
@@ -76,6 +76,7 @@ def run_sweep(plan: Plan, run: Path, store: ExpertStore, machine: Machine, watch
     studies = Studies(plan, ledger.finished())
     needed = needs(plan, studies.remaining())
     verify_experts(needed, store, rebuild)
+    require_trainable(needed, store, "cuda" if plan.sweep.resources.gpu else "cpu")
     if studies.is_exhausted:
         watcher.trials(studies, 0)
         ledger.consolidate()
@@ -136,17 +137,18 @@ class _Shelf:
 
 
 def _build_experts(ray: Any, shelf: _Shelf, needed: dict[str, Need], store: ExpertStore, watcher: Watcher) -> None:
-    """Train what the store lacks, all buffers at once."""
-    from ddnl_ray.sweep.worker import run_expert
+    """Train what the store lacks, all buffers at once; a task trains a group of experts."""
+    from ddnl_ray.sweep.worker import run_experts
 
     total = sum(need.num_experts for need in needed.values())
-    missing = {key: store.missing(key, need.num_experts, need.train_to) for key, need in needed.items()}
-    done = total - sum(map(len, missing.values()))
+    resources = shelf.plan.sweep.resources
+    at_once = shelf.plan.sweep.experts.group_size(on_gpu=resources.gpu > 0)
+    missing = {key: need.groups(store, at_once) for key, need in needed.items()}
+    done = total - sum(len(group) for own in missing.values() for group in own)
     if total:
         watcher.experts(done, total)
-    resources = shelf.plan.sweep.resources
-    task = run_expert.options(num_cpus=resources.cpu, num_gpus=resources.gpu)
-    waiting = []
+    task = run_experts.options(num_cpus=resources.cpu, num_gpus=resources.gpu)
+    waiting: dict[Any, int] = {}
     for key, need in needed.items():
         if not missing[key]:
             continue
@@ -155,14 +157,13 @@ def _build_experts(ray: Any, shelf: _Shelf, needed: dict[str, Need], store: Expe
         store.describe(need.buffer, about)
         data, labels = shelf.data(need.cell), shelf.labels(need.cell)
         where = str(store.root.resolve()), resources.cpu, resources.gpu
-        waiting += [
-            task.remote(data.arrays, data.meta, labels, need.buffer, index, need.train_to, *where)
-            for index in missing[key]
-        ]
+        for group in missing[key]:
+            reference = task.remote(data.arrays, data.meta, labels, need.buffer, group, need.train_to, *where)
+            waiting[reference] = len(group)
     while waiting:
-        ready, waiting = ray.wait(waiting, num_returns=1)
+        (ready,), _ = ray.wait(list(waiting), num_returns=1)
         ray.get(ready)
-        done += len(ready)
+        done += waiting.pop(ready)
         watcher.experts(done, total)
 
 

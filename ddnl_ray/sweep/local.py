@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from ddnl_ray.errors import RequestError
-from ddnl_ray.experts import ArrayExperts, ExpertStore, build_expert
+from ddnl_ray.experts import ArrayExperts, ExpertStore, build_experts
 from ddnl_ray.sweep.driver import Watcher
 from ddnl_ray.sweep.ledger import Finished, Ledger
 from ddnl_ray.sweep.needs import Need, needs, verify_experts
@@ -37,9 +37,10 @@ def _build(plan: Plan, need: Need, store: ExpertStore, device: str) -> Iterator[
     about = {"dataset": config.dataset, "noise": config.noise.slug(), "noise_seed": config.noise_seed}
     store.describe(need.buffer, about)
     store.touch(key)
-    for index in store.missing(key, need.num_experts, need.train_to):
-        build_expert(data, labels, need.buffer, index, need.train_to, store)
-        yield key, index
+    at_once = plan.sweep.experts.group_size(on_gpu=torch.device(device).type == "cuda")
+    for group in need.groups(store, at_once):
+        build_experts(data, labels, need.buffer, group, need.train_to, store)
+        yield from ((key, index) for index in group)
 
 
 def run_one(plan: Plan, run: Path, store: ExpertStore, device: str, watcher: Watcher, rebuild: bool) -> Finished:

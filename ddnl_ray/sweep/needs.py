@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ddnl_ray.experts import BufferId, ExpertStore
+from ddnl_ray.experts import BufferId, ExpertStore, groups
+from ddnl_ray.experts.precision import require_precision
 from ddnl_ray.sweep.plan import Cell, Plan
 
 
@@ -36,6 +37,10 @@ class Need:
         """The epoch up to which experts are trained: the last that is read."""
         return self.epochs[-1]
 
+    def groups(self, store: ExpertStore, at_once: int) -> list[list[int]]:
+        """Return the experts that are to be trained, in groups that train together."""
+        return groups(dict(enumerate(store.reach(self.buffer.key, self.num_experts))), self.train_to, at_once)
+
 
 def needs(plan: Plan, cells: list[Cell]) -> dict[str, Need]:
     """Return the expert buffers that cells need, by key."""
@@ -65,3 +70,14 @@ def verify_experts(needed: dict[str, Need], store: ExpertStore, rebuild: bool) -
             store.discard_corrupt(key, need.num_experts)
         else:
             store.verify(key, need.num_experts, need.epochs)
+
+
+def require_trainable(needed: dict[str, Need], store: ExpertStore, device: str) -> None:
+    """Check that what the store lacks can be trained on a device.
+
+    Raises:
+        RequestError: The device cannot compute in a recipe's precision.
+    """
+    for key, need in needed.items():
+        if store.missing(key, need.num_experts, need.train_to):
+            require_precision(need.buffer.recipe.precision, device)

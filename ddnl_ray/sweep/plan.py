@@ -215,7 +215,7 @@ def _trial_config(sweep: SweepFile, recipe: Recipe, method: str, noise: NoiseCon
     experts = recipe.experts
     if experts is not None:
         own = _given(**{name: getattr(sweep.experts, name) for name in type(sweep.experts).model_fields})
-        own = {name: value for name, value in own.items() if name not in ("seed", "dtype")}
+        own = {name: value for name, value in own.items() if name not in ("seed", "dtype", "at_once")}
         experts = dataclasses.replace(experts, network=network, **(own | _given(epochs=budget.expert_epochs)))
     names = sweep.evaluate.networks or [network.name]
     return TrialConfig(
@@ -244,7 +244,7 @@ def _cell(sweep: SweepFile, config: TrialConfig, zca: bool, source: str, axes: d
     space = own_values(sweep.search.space, config.method)
     search = sweep.search if space else sweep.search.model_copy(update={"trials": 1})
     identity = {
-        "config": dataclasses.asdict(config),
+        "config": config.identity,
         "space": {name: item.model_dump() for name, item in space.items()},
         "search": [search.sampler, search.parallel] if space else None,
         "stopper": sweep.stopper.model_dump() if sweep.stopper and space else None,

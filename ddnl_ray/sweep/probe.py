@@ -39,7 +39,8 @@ class Probe:
         recipe = config.experts
         rows = min(PROBE_STEPS * recipe.batch_size, len(data.train_images))
         labels = torch.arange(rows) % data.num_classes
-        short = dataclasses.replace(recipe, epochs=1)
+        precision = "float32" if recipe.precision == "tf32" else recipe.precision  # this runs on the CPU
+        short = dataclasses.replace(recipe, epochs=1, precision=precision)
         seconds = _time(
             lambda: train_expert(data.train_images[:rows], labels, data.num_classes, short, SeedTree.root(0))
         )

@@ -32,6 +32,10 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+GPU_EXPERTS = 8
+"""Experts that train together on a GPU, where the file does not say."""
+
+
 class DataSection(_Section):
     """Which images."""
 
@@ -145,8 +149,14 @@ class ExpertsSection(_Section):
     optimizer: str | None = None
     rho: float | None = None
     alpha: float | None = None
+    precision: str | None = None
     seed: int = 0
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    at_once: int | None = Field(default=None, ge=1)
+
+    def group_size(self, on_gpu: bool) -> int:
+        """Return how many experts train together: by default as many as keep a GPU busy, and on a CPU one per core."""
+        return self.at_once or (GPU_EXPERTS if on_gpu else 1)
 
 
 class BudgetSection(_Section):

@@ -1,4 +1,4 @@
-"""What runs on a worker: one expert, or one trial, from references to shared data."""
+"""What runs on a worker: some experts, or one trial, from references to shared data."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import torch
 from ray import tune
 
 from ddnl_ray.data import PreparedData
-from ddnl_ray.experts import BufferId, ExpertStore, build_expert
+from ddnl_ray.experts import BufferId, ExpertStore, build_experts
 from ddnl_ray.noise import NoisyLabels
 from ddnl_ray.sweep.ledger import Ledger
 from ddnl_ray.sweep.options import trial_options
@@ -76,21 +76,20 @@ def run_payload(config: dict[str, Any]) -> None:
 
 
 @ray.remote(max_retries=3)  # type: ignore[untyped-decorator]
-def run_expert(
+def run_experts(
     arrays: Any,
     meta: dict[str, Any],
     labels: NoisyLabels,
     buffer: BufferId,
-    index: int,
+    indices: list[int],
     last_epoch: int,
     root: str,
     cpu: float,
     gpu: float,
-) -> tuple[str, int]:
-    """Train one expert up to an epoch into the store; return its buffer's key and its index."""
+) -> None:
+    """Train experts of a buffer together, up to an epoch, into the store."""
     device = prepare_process(cpu, gpu)
-    build_expert(_views(arrays, meta).to(device), labels, buffer, index, last_epoch, ExpertStore(Path(root)))
-    return buffer.key, index
+    build_experts(_views(arrays, meta).to(device), labels, buffer, indices, last_epoch, ExpertStore(Path(root)))
 
 
 def prepare_process(cpu: float, gpu: float) -> torch.device:

@@ -61,9 +61,14 @@ class TrialConfig:
     """Seed of distillation and evaluation."""
 
     @property
+    def identity(self) -> dict[str, Any]:
+        """The values that names are made of."""
+        return dataclasses.asdict(self) | {"experts": self.experts.identity if self.experts is not None else None}
+
+    @property
     def hash(self) -> str:
         """16 hexadecimal digits that identify the trial."""
-        return digest(dataclasses.asdict(self))
+        return digest(self.identity)
 
     def seeds(self) -> SeedTree:
         """Return the trial's seed tree: shared by all methods and hyper-parameters, own to each noise draw."""

@@ -58,6 +58,18 @@ def test_equals_the_reference(rho: float, alpha: float) -> None:
         torch.testing.assert_close(direction, reference(loss, theta, rho, alpha), rtol=1e-9, atol=1e-12)
 
 
+def test_each_expert_has_norms_of_its_own() -> None:
+    problems = [problem(seed) for seed in range(3)]
+
+    def losses(theta: Tensor) -> Tensor:
+        return torch.stack([loss(own) for (loss, _), own in zip(problems, theta, strict=True)])
+
+    values, directions = gsam_direction(losses, torch.stack([theta for _, theta in problems]), 0.5, 0.3)
+    for value, direction, (loss, theta) in zip(values, directions, problems, strict=True):
+        alone = gsam_direction(loss, theta, 0.5, 0.3)
+        torch.testing.assert_close((value, direction), alone, rtol=1e-12, atol=1e-14)
+
+
 def test_by_hand() -> None:
     """Loss (a^2 + 3 b^2)/2 at (1, 2): g = (1, 6), |theta| g = (1, 12), so e = rho (1, 24) / sqrt(145)."""
     rho, alpha = 145**0.5, 0.5

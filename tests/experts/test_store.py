@@ -411,6 +411,7 @@ RECIPE_CHANGES: dict[str, Any] = {
     "optimizer": "gsam",
     "rho": 0.02,
     "alpha": 0.2,
+    "precision": "bfloat16",
 }
 
 
@@ -428,6 +429,11 @@ def test_the_key_depends_on_every_ingredient() -> None:
 
 def test_the_key_is_that_of_an_endless_trajectory() -> None:
     assert buffer(recipe=dataclasses.replace(RECIPE, epochs=99)).key == BUFFER.key
+
+
+def test_the_key_is_that_of_buffers_from_before_there_was_a_choice_of_precision() -> None:
+    assert BUFFER.key == "46fc88ab17c38fcc"
+    assert "precision" not in BUFFER.identity["recipe"]
 
 
 def test_the_key_depends_on_the_format_version(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from ddnl_ray.errors import CorruptFileError
-from ddnl_ray.experts import ExpertStore, build_expert
+from ddnl_ray.experts import ExpertStore, build_experts
 from ddnl_ray.results import Outcome, read_rows
 from ddnl_ray.sweep.driver import Execution
 from ddnl_ray.sweep.estimate import estimate
@@ -239,13 +239,13 @@ def test_an_expert_that_another_process_has_trained_is_not_trained(
     def fail(*_: object) -> None:
         raise AssertionError("it was trained")
 
-    monkeypatch.setattr("ddnl_ray.experts.build.train_expert", fail)
+    monkeypatch.setattr("ddnl_ray.experts.build.train_experts", fail)
     data, labels = made.data[need.cell.zca], made.labels[need.cell.labels_key]
     for last in (1, 2):
-        build_expert(data, labels, need.buffer, 0, last, store)
+        build_experts(data, labels, need.buffer, [0], last, store)
     assert store.segments(key) == before
     with pytest.raises(AssertionError, match="it was trained"):
-        build_expert(data, labels, need.buffer, 0, 3, store)
+        build_experts(data, labels, need.buffer, [0], 3, store)
 
 
 def test_rebuilding_trains_from_the_last_good_segment(plan: MakePlan, tmp_path: Path) -> None:

@@ -132,6 +132,7 @@ def test_an_extension_keeps_the_names_of_the_cells_that_were_there(plan: MakePla
         "experts.lr=0.1",
         "experts.seed=1",
         "experts.dtype=bfloat16",
+        "experts.precision=bfloat16",
         "model.width=5",
         "data.subset=399",
         "data.val_fraction=0.2",
@@ -145,6 +146,10 @@ def test_an_extension_keeps_the_names_of_the_cells_that_were_there(plan: MakePla
 def test_what_changes_a_result_changes_the_names(plan: MakePlan, change: str) -> None:
     datm = {cell.name for cell in plan().cells if cell.config.method == "datm"}
     assert not datm & set(names(plan(change)))
+
+
+def test_how_many_experts_train_at_once_changes_no_name(plan: MakePlan) -> None:
+    assert names(plan("experts.at_once=3")) == names(plan())
 
 
 def test_a_change_leaves_the_names_of_cells_that_it_does_not_touch(plan: MakePlan) -> None:
@@ -335,6 +340,7 @@ def test_values_of_parameters_are_checked_before_any_compute(plan: MakePlan, ove
         ("model.width=0", r"^the width of convnet1 must be at least 1, but got 0$"),
         ("evaluate.epochs=0", r"^evaluate: epochs must be at least 1, but got 0$"),
         ("evaluate.full.lr=0", r"^evaluate: lr must be above 0 or null, but got 0\.0$"),
+        ("experts.precision=half", r"^unknown expert precision 'half': Known: bfloat16, float32, tf32$"),
         ("experts.optimizer=adam", r"^unknown expert optimizer 'adam': did you mean 'gsam'\? Known: gsam, sgd$"),
         ("data.subset=5000", r"^data\.subset must be at most the 1437 images that there are, but got 5000$"),
     ],

@@ -119,6 +119,7 @@ def test_every_wrong_key_is_reported_at_once() -> None:
         ("search: {sampler: grid}", r"search\.sampler: Input should be 'tpe' or 'random', but got 'grid'"),
         ("evaluate: {repeats: 0}", r"evaluate\.repeats: .*greater than or equal to 1, but got 0"),
         ("experts: {dtype: int8}", r"experts\.dtype: .*'float32', 'bfloat16' or 'float16', but got 'int8'"),
+        ("experts: {at_once: 0}", r"experts\.at_once: .*greater than or equal to 1, but got 0"),
         ("budget: {iterations: 0}", r"budget\.iterations: .*greater than or equal to 1, but got 0"),
         ("budget: {trial_seconds: 0}", r"budget\.trial_seconds: .*greater than 0, but got 0"),
         ("resources: {cpu: 0}", r"resources\.cpu: .*greater than 0, but got 0"),

@@ -301,6 +301,14 @@ def test_the_hash_depends_on_every_field(config: Config) -> None:
     assert len(hashes) == len(changes) + 1
 
 
+def test_the_hash_depends_on_the_precision_where_it_is_not_float32(config: Config) -> None:
+    base = config("mtt")
+    assert base.experts is not None
+    half = replace(base, experts=replace(base.experts, precision="bfloat16"))
+    assert half.hash != base.hash
+    assert "precision" not in base.identity["experts"]
+
+
 def test_inputs_are_left_alone(config: Config, run: Run, inputs: TrialInputs) -> None:
     before = {name: torch.from_numpy(array.copy()) for name, array in inputs.data.arrays().items()}
     labels = inputs.labels.labels.clone()

@@ -263,8 +263,9 @@ def test_the_plan_of_a_dry_run(ddnl: Ddnl, file: Path, tmp_path: Path) -> None:
     plan = said.json
     assert set(plan) == {
         *("run", "cells", "trials", "cached", "experts", "experts_cached"),
-        *("store_bytes", "object_store_bytes", "core_seconds", "trial_seconds"),
+        *("store_bytes", "object_store_bytes", "student_bytes", "core_seconds", "trial_seconds"),
     }
+    assert plan["student_bytes"] > 0
     assert (plan["run"], plan["cells"], plan["trials"], plan["cached"]) == ("runs/one", 3, 3, 0)
     weights = 4 * 9 * 1 + 4 + 2 * 4 + (4 * 4 * 4 + 1) * 10
     assert (plan["experts"], plan["experts_cached"]) == (2, 0)

@@ -10,7 +10,8 @@ Differs from the original:
       the class before), searches each expert once, and fills what is missing with random images of the class (the
       original searches for ever, which heavy noise provokes);
     - an initial image that no expert classifies as its label gets the plain mean of all experts' logits (the original
-      divides by zero and trains on NaN).
+      divides by zero and trains on NaN);
+    - random first images take the logits of expert 0 (the original those of the first expert of a random file).
 """
 
 from __future__ import annotations

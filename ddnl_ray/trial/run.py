@@ -23,6 +23,7 @@ from ddnl_ray.data import Dsa
 from ddnl_ray.distill import METHODS, Distilled, Method, Problem, State
 from ddnl_ray.errors import CorruptFileError
 from ddnl_ray.evaluate import Score, Split, train_and_score
+from ddnl_ray.experts.precision import products
 from ddnl_ray.files import read_tensors, write_atomic, write_json, write_tensors
 from ddnl_ray.models import Flat, NetworkSpec, build
 from ddnl_ray.results import Outcome
@@ -55,7 +56,8 @@ def run_trial(config: TrialConfig, inputs: TrialInputs, folder: Path, options: O
     for smaller in range(MAX_SMALLER + 1):
         trial = _Trial(config, inputs, folder, options, smaller)
         try:
-            rows = trial.run()
+            with products("float32", trial.device):
+                rows = trial.run()
         except End as end:
             looks = trial.rows_of_looks(end.outcome, end.message)
             rows = looks or [trial.row(outcome=end.outcome, message=end.message)]

@@ -158,6 +158,13 @@ def test_the_step_size_is_clamped(slope: float, bound: float) -> None:
     assert float(moved.velocity_step_size) == slope
 
 
+def test_the_clamp_leaves_room_to_a_small_first_step_size() -> None:
+    """MTT's CIFAR-10 setting at ipc 10 starts at 0.001 and learns a step size above ten times that."""
+    gradient = replace(gradients(True)[0], step_size=torch.tensor(-1e4, dtype=torch.float64))
+    moved, _ = apply_update(state(step_size=0.001), gradient, config(lr_teacher=0.001), math.inf)
+    assert float(moved.step_size) == pytest.approx(0.1, rel=1e-12)
+
+
 def test_a_learning_rate_of_zero_keeps_the_step_size() -> None:
     moved, _ = apply_update(state(), gradients(True)[0], config(lr_lr=0.0), math.inf)
     assert torch.equal(moved.step_size, state().step_size)

@@ -78,6 +78,11 @@ class TrajectoryConfig:
             raise RequestError(f"lr_teacher must be at least {MIN_STEP_SIZE}, but got {self.lr_teacher}")
 
     @property
+    def max_step_size(self) -> float:
+        """The largest step size that a student may learn."""
+        return max(10 * self.lr_teacher, MAX_STEP_SIZE)
+
+    @property
     def last_epoch(self) -> int:
         """The last expert epoch that matching can read."""
         return self.max_start_epoch - 1 + self.expert_epochs

@@ -165,7 +165,7 @@ def test_ranges_are_checked(sweep: Read, text: str, message: str) -> None:
     [
         (
             "dtm",
-            r"grid\.method: unknown method 'dtm': did you mean 'datm'\? Known: att, datm, ftd, full, mtt, random, tesla$",
+            r"unknown method 'dtm': did you mean 'datm'\? Known: att, datm, ftd, full, mtt, random, tesla$",
         ),
         ("datm+tad", r"'datm\+tad' combines methods, and none of the parts .*; did you mean 'datm'\? Known: "),
         (

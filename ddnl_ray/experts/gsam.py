@@ -14,7 +14,11 @@ from torch import Tensor
 TINY = 1e-12
 
 
-def gsam_direction(loss: Callable[[Tensor], Tensor], theta: Tensor, rho: float, alpha: float) -> tuple[Tensor, Tensor]:
+Differentiate = Callable[[Tensor], tuple[Tensor, Tensor]]
+"""Maps the weights of experts [..., P] to their losses [...] and the gradient of each in its own weights [..., P]."""
+
+
+def gsam_direction(differentiate: Differentiate, theta: Tensor, rho: float, alpha: float) -> tuple[Tensor, Tensor]:
     """Return the loss at ``theta`` and the GSAM update direction.
 
     With ``g = grad loss(theta)``, the perturbation ``e = rho * theta^2 g / | |theta| g |`` and
@@ -22,7 +26,7 @@ def gsam_direction(loss: Callable[[Tensor], Tensor], theta: Tensor, rho: float, 
     orthogonal to ``g'``. Each expert has norms of its own.
 
     Args:
-        loss: Maps the weights of experts [..., P] to their losses [...]; called twice, on the same augmented batches.
+        differentiate: Gives losses and gradients; called twice, on the same augmented batches.
         theta: Weights [..., P].
         rho: Radius of the perturbation.
         alpha: Weight of the orthogonal component.
@@ -30,9 +34,9 @@ def gsam_direction(loss: Callable[[Tensor], Tensor], theta: Tensor, rho: float, 
     Returns:
         The losses [...] and the directions [..., P], detached.
     """
-    value, gradient = loss_and_gradient(loss, theta)
+    value, gradient = differentiate(theta)
     perturbation = rho * theta.square() * gradient / (_norm(theta.abs() * gradient) + TINY)
-    _, perturbed = loss_and_gradient(loss, theta + perturbation)
+    _, perturbed = differentiate(theta + perturbation)
     norm, perturbed_norm = _norm(gradient), _norm(perturbed)
     cosine = torch.linalg.vecdot(gradient, perturbed).unsqueeze(-1) / (norm * perturbed_norm + TINY)
     orthogonal = gradient - cosine * norm * perturbed / (perturbed_norm + TINY)

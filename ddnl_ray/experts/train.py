@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -26,6 +27,7 @@ from ddnl_ray.experts.gsam import gsam_direction, loss_and_gradient
 from ddnl_ray.experts.precision import products, require_precision
 from ddnl_ray.experts.recipe import ExpertRecipe
 from ddnl_ray.models import Flat, build
+from ddnl_ray.models.parts import part_size
 from ddnl_ray.seeds import SeedTree
 
 
@@ -192,7 +194,8 @@ def _direction(network: Flat, x: Tensor, y: Tensor, theta: Tensor, recipe: Exper
     """Return the batch losses [E] and the update directions [E, P].
 
     Only the forward pass is mapped over experts. Autograd differentiates the sum of their losses, each of which depends
-    on its own weights alone: unlike ``torch.func.grad``, it records no graph of the backward pass.
+    on its own weights alone: unlike ``torch.func.grad``, it records no graph of the backward pass. A batch goes through
+    in parts (see :mod:`ddnl_ray.models.parts`), each with its share of the mean.
     """
     dtype = torch.bfloat16 if recipe.precision == "bfloat16" else theta.dtype
 
@@ -200,14 +203,25 @@ def _direction(network: Flat, x: Tensor, y: Tensor, theta: Tensor, recipe: Exper
         logits = network(weights.to(dtype), x.to(dtype))
         return F.cross_entropy(logits.to(weights.dtype), y)
 
-    def loss(weights: Tensor) -> Tensor:
+    def loss(weights: Tensor, rows: slice) -> Tensor:
         losses: Tensor
         if len(weights) == 1:
-            losses = alone(weights[0], x[0], y[0]).unsqueeze(0)
+            losses = alone(weights[0], x[0, rows], y[0, rows]).unsqueeze(0)
         else:
-            losses = torch.func.vmap(alone)(weights, x, y)
-        return losses
+            losses = torch.func.vmap(alone)(weights, x[:, rows], y[:, rows])
+        return losses * (len(y[0, rows]) / y.shape[1])
+
+    size = part_size(network.module, x.shape[-1], x.device)
+    assert size is not None  # a flat network has no batch normalisation
+    parts = [slice(first, first + size) for first in range(0, y.shape[1], size)]
+
+    def differentiate(weights: Tensor) -> tuple[Tensor, Tensor]:
+        found = [loss_and_gradient(partial(loss, rows=rows), weights) for rows in parts]
+        value, gradient = found[0]
+        for more, turn in found[1:]:
+            value, gradient = value + more, gradient + turn
+        return value, gradient
 
     if recipe.optimizer == "gsam":
-        return gsam_direction(loss, theta, recipe.rho, recipe.alpha)
-    return loss_and_gradient(loss, theta)
+        return gsam_direction(differentiate, theta, recipe.rho, recipe.alpha)
+    return differentiate(theta)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
@@ -11,6 +12,10 @@ from torch import Tensor
 from ddnl_ray.experts.gsam import gsam_direction, loss_and_gradient
 
 Loss = Callable[[Tensor], Tensor]
+
+
+def direction_at(loss: Callable[[Tensor], Tensor], theta: Tensor, rho: float, alpha: float) -> tuple[Tensor, Tensor]:
+    return gsam_direction(partial(loss_and_gradient, loss), theta, rho, alpha)
 
 
 def problem(seed: int = 0) -> tuple[Loss, Tensor]:
@@ -54,7 +59,7 @@ def reference(loss: Loss, theta: Tensor, rho: float, alpha: float) -> Tensor:
 def test_equals_the_reference(rho: float, alpha: float) -> None:
     for seed in range(3):
         loss, theta = problem(seed)
-        _, direction = gsam_direction(loss, theta, rho, alpha)
+        _, direction = direction_at(loss, theta, rho, alpha)
         torch.testing.assert_close(direction, reference(loss, theta, rho, alpha), rtol=1e-9, atol=1e-12)
 
 
@@ -64,9 +69,9 @@ def test_each_expert_has_norms_of_its_own() -> None:
     def losses(theta: Tensor) -> Tensor:
         return torch.stack([loss(own) for (loss, _), own in zip(problems, theta, strict=True)])
 
-    values, directions = gsam_direction(losses, torch.stack([theta for _, theta in problems]), 0.5, 0.3)
+    values, directions = direction_at(losses, torch.stack([theta for _, theta in problems]), 0.5, 0.3)
     for value, direction, (loss, theta) in zip(values, directions, problems, strict=True):
-        alone = gsam_direction(loss, theta, 0.5, 0.3)
+        alone = direction_at(loss, theta, 0.5, 0.3)
         torch.testing.assert_close((value, direction), alone, rtol=1e-12, atol=1e-14)
 
 
@@ -77,7 +82,7 @@ def test_by_hand() -> None:
     def loss(theta: Tensor) -> Tensor:
         return (theta[0] ** 2 + 3 * theta[1] ** 2) / 2
 
-    value, direction = gsam_direction(loss, torch.tensor([1.0, 2.0], dtype=torch.float64), rho, alpha)
+    value, direction = direction_at(loss, torch.tensor([1.0, 2.0], dtype=torch.float64), rho, alpha)
     assert float(value) == 6.5
     # theta + e = (2, 26), g' = (2, 78); <g, g'> / |g'|^2 = 470 / 6088; v = g - 470/6088 g'.
     expected = [2 - alpha * (1 - 470 / 6088 * 2), 78 - alpha * (6 - 470 / 6088 * 78)]
@@ -89,13 +94,13 @@ def test_alpha_zero_is_sharpness_aware_minimisation() -> None:
     _, gradient = loss_and_gradient(loss, theta)
     step = 0.05 * theta**2 * gradient / (theta.abs() * gradient).norm()
     _, expected = loss_and_gradient(loss, theta + step)
-    torch.testing.assert_close(gsam_direction(loss, theta, 0.05, 0.0)[1], expected, rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(direction_at(loss, theta, 0.05, 0.0)[1], expected, rtol=1e-9, atol=1e-12)
     assert (expected - gradient).norm() > 1e-3 * gradient.norm()
 
 
 def test_the_orthogonal_part_is_orthogonal() -> None:
     loss, theta = problem()
-    sharp, tilted = (gsam_direction(loss, theta, 0.5, alpha)[1] for alpha in (0.0, 1.0))
+    sharp, tilted = (direction_at(loss, theta, 0.5, alpha)[1] for alpha in (0.0, 1.0))
     orthogonal = sharp - tilted
     assert orthogonal.norm() > 1e-3 * sharp.norm()
     assert abs(float(orthogonal @ sharp)) < 1e-10 * float(orthogonal.norm() * sharp.norm())
@@ -104,13 +109,13 @@ def test_the_orthogonal_part_is_orthogonal() -> None:
 def test_a_vanishing_radius_is_plain_gradient_descent() -> None:
     loss, theta = problem()
     _, gradient = loss_and_gradient(loss, theta)
-    gaps = [float((gsam_direction(loss, theta, rho, 0.3)[1] - gradient).norm()) for rho in (1e-3, 1e-6, 0.0)]
+    gaps = [float((direction_at(loss, theta, rho, 0.3)[1] - gradient).norm()) for rho in (1e-3, 1e-6, 0.0)]
     assert gaps[0] > 100 * gaps[1] > gaps[2]
     assert gaps[2] < 1e-9 * float(gradient.norm())
 
 
 def test_a_vanishing_gradient_gives_no_nan() -> None:
-    value, direction = gsam_direction(lambda theta: (theta * 0).sum(), torch.ones(3), 0.01, 0.3)
+    value, direction = direction_at(lambda theta: (theta * 0).sum(), torch.ones(3), 0.01, 0.3)
     assert float(value) == 0
     assert torch.equal(direction, torch.zeros(3))
 
@@ -119,7 +124,7 @@ def test_results_are_detached_and_the_weights_untouched() -> None:
     loss, theta = problem()
     before = theta.clone()
     with torch.no_grad():
-        value, direction = gsam_direction(loss, theta, 0.01, 0.3)
+        value, direction = direction_at(loss, theta, 0.01, 0.3)
     assert not value.requires_grad
     assert not direction.requires_grad
     assert not theta.requires_grad

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from ddnl_ray.data.dsa import Dsa
 from ddnl_ray.errors import RequestError
-from ddnl_ray.experts import ExpertRecipe, TrainingState, train_expert
-from ddnl_ray.models import NetworkSpec, build
+from ddnl_ray.experts import ExpertRecipe, TrainingState, train_expert, train_experts
+from ddnl_ray.models import Flat, NetworkSpec, build
+from ddnl_ray.models.parts import PART_BYTES
 from ddnl_ray.seeds import SeedTree
 
 NETWORK = NetworkSpec("convnet2", 4)
@@ -90,6 +91,30 @@ def test_snapshot_zero_is_the_initialisation_and_none_aliases_another() -> None:
 def test_a_longer_training_starts_like_a_shorter_one() -> None:
     long, short = (train_expert(*images_and_labels(), 3, recipe(epochs=n), SEED) for n in (3, 2))
     assert torch.equal(long.snapshots[:3], short.snapshots)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "gsam"])
+@pytest.mark.parametrize("together", [1, 2])
+def test_a_batch_in_parts_trains_like_a_whole_one(
+    monkeypatch: pytest.MonkeyPatch, optimizer: str, together: int
+) -> None:
+    images, labels = images_and_labels()
+    settings, seeds = recipe(optimizer=optimizer), [SeedTree.root(k).child("expert") for k in range(together)]
+    whole = train_experts(images.double(), labels, 3, settings, seeds)
+    sizes: list[int] = []
+    real = Flat.__call__
+
+    def spy(self: Flat, theta: Tensor, x: Tensor) -> Tensor:
+        sizes.append(len(x))
+        return real(self, theta, x)
+
+    monkeypatch.setattr(Flat, "__call__", spy)
+    monkeypatch.setitem(PART_BYTES, "cpu", 1)
+    parts = train_experts(images.double(), labels, 3, settings, seeds)
+    assert set(sizes) == {1}
+    for one, other in zip(whole, parts, strict=True):
+        torch.testing.assert_close(one.snapshots, other.snapshots, rtol=1e-9, atol=1e-12)
+        assert one.losses == pytest.approx(other.losses, rel=1e-9)
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "gsam"])

@@ -44,10 +44,6 @@ class DsaDraw:
     op: str
     values: Tensor
 
-    def of(self, rows: slice) -> DsaDraw:
-        """Return the draw for some of the images."""
-        return self if self.values.shape[1] == 1 else DsaDraw(self.op, self.values[:, rows])
-
 
 @dataclass(frozen=True)
 class Dsa:

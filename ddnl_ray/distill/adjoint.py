@@ -28,7 +28,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ddnl_ray.distill.student import Student, StudentBatch, Tape
+from ddnl_ray.distill.student import Augmented, StudentBatch, Tape
 
 MIN_SQUARED_MOVE = 1e-12
 GRAD_MODES = ("adjoint", "tesla")
@@ -97,7 +97,7 @@ class MatchGradient:
 
 
 def match(
-    student: Student,
+    student: Augmented,
     start: Tensor,
     goal: Goal,
     images: Tensor,

@@ -8,7 +8,7 @@ theta, X and Y. A :class:`Tape` holds what the step's gradient left behind, and 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -41,7 +41,7 @@ class Pulled:
 
     Attributes:
         product: The value ``<a, g>``, scalar.
-        images: With respect to the un-augmented images [B, C, H, W].
+        images: With respect to the images [B, C, H, W].
         labels: With respect to the label logits [B, classes]; None where labels are hard.
         weights: With respect to the weights [P] (the Hessian times ``a``); None where not asked for.
     """
@@ -71,21 +71,66 @@ class Tape(Protocol):
 class Student(Protocol):
     """How a student turns weights and a batch into a gradient."""
 
-    def gradient(self, theta: Tensor, images: Tensor, labels: Tensor, draw: DsaDraw | None) -> Tensor:
+    def gradient(self, theta: Tensor, images: Tensor, labels: Tensor) -> Tensor:
         """Return the gradient [P] of the mean cross-entropy of a batch.
 
         Args:
             theta: Weights [P].
-            images: Un-augmented images [B, C, H, W].
+            images: What the network sees [B, C, H, W].
             labels: Classes, int64 [B], or label logits, floating [B, classes], whose soft-max is the target.
-            draw: The augmentation of this batch.
         """
 
-    def tape(self, theta: Tensor, images: Tensor, labels: Tensor, draw: DsaDraw | None) -> Tape:
+    def tape(self, theta: Tensor, images: Tensor, labels: Tensor) -> Tape:
         """Return the step for the same arguments, ready to be differentiated."""
 
     def tape_bytes(self, theta: Tensor, images: Tensor, labels: Tensor) -> int:
-        """Return how many bytes the tape of an un-augmented batch holds beside its inputs, measured on one."""
+        """Return how many bytes the tape of a batch holds beside its inputs, measured on one."""
+
+
+@dataclass(frozen=True)
+class Augmented:
+    """A student of augmented images, differentiated with respect to the images before.
+
+    Attributes:
+        student: Sees the augmented images.
+        augment: Applied with each batch's own draw, or None.
+    """
+
+    student: Student
+    augment: Dsa | None
+
+    def gradient(self, theta: Tensor, images: Tensor, labels: Tensor, draw: DsaDraw | None) -> Tensor:
+        """Return the gradient of a batch (see :meth:`Student.gradient`) with its augmentation."""
+        if self.augment is not None and draw is not None:
+            images = self.augment.apply(images, draw)
+        return self.student.gradient(theta, images, labels)
+
+    def tape(self, theta: Tensor, images: Tensor, labels: Tensor, draw: DsaDraw | None) -> Tape:
+        """Return the step (see :meth:`Student.tape`) with its augmentation."""
+        if self.augment is None or draw is None:
+            return self.student.tape(theta, images, labels)
+        before = images.detach().requires_grad_()
+        with torch.enable_grad():
+            after = self.augment.apply(before, draw)
+        return _AugmentedTape(self.student.tape(theta, after.detach(), labels), before, after)
+
+
+@dataclass(frozen=True)
+class _AugmentedTape:
+    """A step on augmented images, and the graph of their augmentation."""
+
+    tape: Tape
+    before: Tensor
+    after: Tensor
+
+    @property
+    def gradient(self) -> Tensor:
+        return self.tape.gradient
+
+    def pull(self, direction: Tensor, through_weights: bool = True) -> Pulled:
+        pulled = self.tape.pull(direction, through_weights)
+        (images,) = torch.autograd.grad(self.after, self.before, pulled.images)
+        return replace(pulled, images=images)
 
 
 @dataclass(frozen=True)
@@ -94,35 +139,31 @@ class AutogradStudent:
 
     Attributes:
         network: Maps flat weights [P] and images [B, C, H, W] to logits [B, classes].
-        augment: Applied to the images with each batch's own draw, or None.
     """
 
     network: Network
-    augment: Dsa | None
 
-    def loss(self, theta: Tensor, images: Tensor, labels: Tensor, draw: DsaDraw | None) -> Tensor:
+    def loss(self, theta: Tensor, images: Tensor, labels: Tensor) -> Tensor:
         """Return the mean cross-entropy of a batch (arguments as in :meth:`Student.gradient`)."""
-        if self.augment is not None and draw is not None:
-            images = self.augment.apply(images, draw)
         logits = self.network(theta, images)
         if labels.is_floating_point():
             return -(labels.softmax(1) * logits.log_softmax(1)).sum(1).mean()
         return F.cross_entropy(logits, labels)
 
-    def gradient(self, theta: Tensor, images: Tensor, labels: Tensor, draw: DsaDraw | None) -> Tensor:
+    def gradient(self, theta: Tensor, images: Tensor, labels: Tensor) -> Tensor:
         """Return the gradient of a batch (see :meth:`Student.gradient`)."""
         leaf = theta.detach().requires_grad_()
         with torch.enable_grad():
-            loss = self.loss(leaf, images, labels, draw)
+            loss = self.loss(leaf, images, labels)
         return torch.autograd.grad(loss, leaf)[0]
 
-    def tape(self, theta: Tensor, images: Tensor, labels: Tensor, draw: DsaDraw | None) -> Tape:
+    def tape(self, theta: Tensor, images: Tensor, labels: Tensor) -> Tape:
         """Return the step with its graph (see :meth:`Student.tape`)."""
         leaves = [theta.detach().requires_grad_(), images.detach().requires_grad_()]
         soft = labels.is_floating_point()
         target = labels.detach().requires_grad_() if soft else labels
         with torch.enable_grad():
-            loss = self.loss(leaves[0], leaves[1], target, draw)
+            loss = self.loss(leaves[0], leaves[1], target)
             (gradient,) = torch.autograd.grad(loss, leaves[0], create_graph=True)
         return _GraphTape(gradient, leaves[0], leaves[1], target if soft else None)
 
@@ -136,7 +177,7 @@ class AutogradStudent:
             return tensor
 
         with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-            tape = self.tape(theta, images, labels, None)
+            tape = self.tape(theta, images, labels)
         for given in (theta, images, labels):
             storages.pop(given.untyped_storage().data_ptr(), None)
         del tape
@@ -175,45 +216,36 @@ class ConvNetStudent:
 
     Attributes:
         network: The ConvNet (see :func:`ddnl_ray.models.second_order.is_supported`).
-        augment: Applied to the images with each batch's own draw, or None.
     """
 
     network: Flat
-    augment: Dsa | None
 
-    def gradient(self, theta: Tensor, images: Tensor, labels: Tensor, draw: DsaDraw | None) -> Tensor:
+    def gradient(self, theta: Tensor, images: Tensor, labels: Tensor) -> Tensor:
         """Return the gradient of a batch (see :meth:`Student.gradient`)."""
-        return self.tape(theta, images, labels, draw).gradient
+        return self.tape(theta, images, labels).gradient
 
     @torch.no_grad()
-    def tape(self, theta: Tensor, images: Tensor, labels: Tensor, draw: DsaDraw | None) -> Tape:
+    def tape(self, theta: Tensor, images: Tensor, labels: Tensor) -> Tape:
         """Return the step with both its passes (see :meth:`Student.tape`)."""
-        raw = augmented = images.detach()
-        if self.augment is not None and draw is not None:
-            raw = raw.requires_grad_()
-            with torch.enable_grad():
-                augmented = self.augment.apply(raw, draw)
         soft = labels.is_floating_point()
         weights = Weights.cut(self.network, theta)
         probabilities = labels.softmax(1) if soft else F.one_hot(labels, len(weights.bias)).to(theta.dtype)
-        passes = ConvNetTape(weights, epsilon(self.network), augmented.detach(), probabilities)
-        return _ConvNetTape(self.network, passes, raw, augmented, probabilities if soft else None)
+        passes = ConvNetTape(weights, epsilon(self.network), images, probabilities)
+        return _ConvNetTape(self.network, passes, probabilities if soft else None)
 
     def tape_bytes(self, theta: Tensor, images: Tensor, labels: Tensor) -> int:
         """Return the bytes of a tape (see :meth:`Student.tape_bytes`)."""
-        tape = self.tape(theta, images, labels, None)
+        tape = self.tape(theta, images, labels)
         assert isinstance(tape, _ConvNetTape)
         return tape.passes.num_bytes
 
 
 @dataclass(frozen=True)
 class _ConvNetTape:
-    """Both passes of a ConvNet, and how its images were augmented."""
+    """Both passes of a ConvNet."""
 
     network: Flat
     passes: ConvNetTape
-    raw: Tensor
-    augmented: Tensor
     probabilities: Tensor | None
 
     @property
@@ -224,13 +256,11 @@ class _ConvNetTape:
     @torch.no_grad()
     def pull(self, direction: Tensor, through_weights: bool = True) -> Pulled:
         found = self.passes.pull(Weights.cut(self.network, direction), through_weights)
-        images, labels = found.images, None
-        if self.augmented is not self.raw:
-            (images,) = torch.autograd.grad(self.augmented, self.raw, images)
+        labels = None
         if self.probabilities is not None:
             p = self.probabilities
             labels = p * (found.targets - (p * found.targets).sum(1, keepdim=True))
-        return Pulled(found.product, images, labels, found.weights)
+        return Pulled(found.product, found.images, labels, found.weights)
 
 
 @dataclass(frozen=True)
@@ -248,29 +278,25 @@ class InParts:
     student: Student
     size: int
 
-    def gradient(self, theta: Tensor, images: Tensor, labels: Tensor, draw: DsaDraw | None) -> Tensor:
+    def gradient(self, theta: Tensor, images: Tensor, labels: Tensor) -> Tensor:
         """Return the gradient of a batch (see :meth:`Student.gradient`)."""
         total = torch.zeros_like(theta)
-        for share, part in self._parts(images, labels, draw):
+        for share, part in self._parts(images, labels):
             total.add_(self.student.gradient(theta, *part), alpha=share)
         return total
 
-    def tape(self, theta: Tensor, images: Tensor, labels: Tensor, draw: DsaDraw | None) -> Tape:
+    def tape(self, theta: Tensor, images: Tensor, labels: Tensor) -> Tape:
         """Return the tapes of all parts (see :meth:`Student.tape`)."""
-        parts = self._parts(images, labels, draw)
+        parts = self._parts(images, labels)
         return _PartTapes([(share, self.student.tape(theta, *part)) for share, part in parts])
 
     def tape_bytes(self, theta: Tensor, images: Tensor, labels: Tensor) -> int:
         """Return the bytes of a batch's tapes (see :meth:`Student.tape_bytes`)."""
-        return sum(self.student.tape_bytes(theta, *part[:2]) for _, part in self._parts(images, labels, None))
+        return sum(self.student.tape_bytes(theta, *part) for _, part in self._parts(images, labels))
 
-    def _parts(
-        self, images: Tensor, labels: Tensor, draw: DsaDraw | None
-    ) -> Iterator[tuple[float, tuple[Tensor, Tensor, DsaDraw | None]]]:
-        for first in range(0, len(images), self.size):
-            rows = slice(first, first + self.size)
-            own = images[rows], labels[rows], draw.of(rows) if draw is not None else None
-            yield len(own[0]) / len(images), own
+    def _parts(self, images: Tensor, labels: Tensor) -> Iterator[tuple[float, tuple[Tensor, Tensor]]]:
+        for rows, own in zip(images.split(self.size), labels.split(self.size), strict=True):
+            yield len(rows) / len(images), (rows, own)
 
 
 @dataclass(frozen=True)

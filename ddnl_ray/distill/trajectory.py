@@ -26,7 +26,7 @@ from torch import Tensor
 
 from ddnl_ray.distill.adjoint import GRAD_MODES, Goal, MatchGradient, match, reach
 from ddnl_ray.distill.base import Problem, State, StepInfo
-from ddnl_ray.distill.student import AutogradStudent, ConvNetStudent, InParts, Student, StudentBatch
+from ddnl_ray.distill.student import Augmented, AutogradStudent, ConvNetStudent, InParts, Student, StudentBatch
 from ddnl_ray.errors import RequestError, require_known
 from ddnl_ray.models.parts import part_size
 from ddnl_ray.models.second_order import is_supported
@@ -129,14 +129,14 @@ class TrajectoryState(State):
         )
 
 
-def student_of(problem: Problem) -> Student:
+def student_of(problem: Problem) -> Augmented:
     """Return the fastest student of a problem's network, which takes its batches in parts."""
-    network, augment = problem.network, problem.augment
+    network = problem.network
     assert network is not None
-    student = ConvNetStudent(network, augment) if is_supported(network) else AutogradStudent(network, augment)
     part = part_size(network.module, problem.images.shape[-1], problem.device, problem.smaller)
     assert part is not None  # a flat network has no batch normalisation
-    return InParts(student, part)
+    student: Student = ConvNetStudent(network) if is_supported(network) else AutogradStudent(network)
+    return Augmented(InParts(student, part), problem.augment)
 
 
 def affordable_steps(problem: Problem, config: TrajectoryConfig, images: Tensor, labels: Tensor) -> int:
@@ -152,7 +152,7 @@ def affordable_steps(problem: Problem, config: TrajectoryConfig, images: Tensor,
     if not problem.graph_memory or problem.smaller:
         return 0
     size = min(config.batch_syn or len(images), len(images))
-    each = student_of(problem).tape_bytes(problem.network.flatten(), images[:size], labels[:size])
+    each = student_of(problem).student.tape_bytes(problem.network.flatten(), images[:size], labels[:size])
     return min(config.syn_steps, problem.graph_memory // max(1, each))
 
 

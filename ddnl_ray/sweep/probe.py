@@ -108,7 +108,7 @@ class _StudentWork:
         self.problem, self.steps, self.student = problem, steps, student_of(problem)
         self.start = problem.network.flatten()
         self.labels = torch.zeros(len(problem.images), problem.num_classes)
-        self.tape_bytes = self.student.tape_bytes(self.start, problem.images, self.labels)
+        self.tape_bytes = self.student.student.tape_bytes(self.start, problem.images, self.labels)
         self.kept = min(steps, problem.graph_memory // self.tape_bytes)
 
     def seconds_per_step(self) -> float:

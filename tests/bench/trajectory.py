@@ -37,7 +37,7 @@ from torch import Tensor
 from ddnl_ray.data.dsa import Dsa
 from ddnl_ray.distill import Problem
 from ddnl_ray.distill.adjoint import match, reach
-from ddnl_ray.distill.student import AutogradStudent, StudentBatch
+from ddnl_ray.distill.student import Augmented, AutogradStudent, StudentBatch
 from ddnl_ray.distill.trajectory import student_of
 from ddnl_ray.models import Flat, NetworkSpec, build
 from ddnl_ray.seeds import SeedTree
@@ -70,7 +70,7 @@ class Work:
         self.plain_bytes = 4 * PLAIN_MAPS * maps * num_images * num_steps
         own = Problem(self.images, self.labels.argmax(1), options.classes, None, self.network, self.dsa)
         self.student = student_of(own)
-        self.tape_bytes = self.student.tape_bytes(self.start, self.images, self.labels)
+        self.tape_bytes = self.student.student.tape_bytes(self.start, self.images, self.labels)
 
     def plain(self) -> Tensor:
         """Unroll, keep every graph, and differentiate through all of them, as the public codes do."""
@@ -89,7 +89,7 @@ class Work:
 
     def ours(self, kept: int, autograd: bool = False) -> Tensor:
         """Return the gradient of the images by our recursion."""
-        student = AutogradStudent(self.network, self.dsa) if autograd else self.student
+        student = Augmented(AutogradStudent(self.network), self.dsa) if autograd else self.student
         goal = reach(self.start, self.target)
         return match(student, self.start, goal, self.images, self.labels, self.step_size, self.batches, kept).images
 

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from ddnl_ray.data.dsa import OPERATIONS, Dsa
 from ddnl_ray.distill.adjoint import MatchGradient, match, reach
-from ddnl_ray.distill.student import AutogradStudent, ConvNetStudent, InParts, Student, StudentBatch
+from ddnl_ray.distill.student import Augmented, AutogradStudent, ConvNetStudent, InParts, Student, StudentBatch
 from ddnl_ray.models import Flat, NetworkSpec, build
 from ddnl_ray.seeds import SeedTree
 
@@ -60,15 +60,15 @@ class Case:
         how, _, parts = kind.partition(" in ")
         if how == "by hand":
             assert isinstance(self.ours, Flat)
-            student: Student = ConvNetStudent(self.ours, self.augment)
+            student: Student = ConvNetStudent(self.ours)
         else:
-            student = AutogradStudent(self.ours, self.augment)
+            student = AutogradStudent(self.ours)
         return InParts(student, 2) if parts else student
 
     def match(self, kept: int = 0, kind: str = "autograd", **changes: Tensor) -> MatchGradient:
         values = {name: getattr(self, name) for name in ("start", "target", "images", "labels", "step_size")} | changes
         goal = reach(values["start"], values.pop("target"))
-        return match(self.student(kind), goal=goal, **values, batches=self.batches, kept=kept)
+        return match(Augmented(self.student(kind), self.augment), goal=goal, **values, batches=self.batches, kept=kept)
 
     def loss(self) -> float:
         return float(self.match().loss)
@@ -304,7 +304,7 @@ def test_a_student_that_diverges_gives_no_finite_loss() -> None:
 def convnet_bytes(num: int, width: int = 4) -> int:
     network = Flat(build(NetworkSpec("convnet2", width), (1, 8, 8), 3, SeedTree.root(0).torch()))
     images, labels = torch.zeros(20, 1, 8, 8), torch.zeros(20, 3)
-    return AutogradStudent(network, None).tape_bytes(network.flatten(), images[:num], labels[:num])
+    return AutogradStudent(network).tape_bytes(network.flatten(), images[:num], labels[:num])
 
 
 def test_tape_bytes_grow_with_the_batch_and_the_network() -> None:
@@ -330,7 +330,7 @@ def test_tape_bytes_are_what_autograd_saves_beside_the_inputs() -> None:
         return x.flatten(1) @ theta.view(4, 3)
 
     small, large = (
-        AutogradStudent(network, None).tape_bytes(torch.zeros(12), torch.ones(n, 1, 2, 2), torch.zeros(n, 3))
+        AutogradStudent(network).tape_bytes(torch.zeros(12), torch.ones(n, 1, 2, 2), torch.zeros(n, 3))
         for n in (1000, 2000)
     )
     rows = (large - small) / 1000 / 4

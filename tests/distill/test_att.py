@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from ddnl_ray.distill.adjoint import match, score
 from ddnl_ray.distill.att import Att, AttConfig, nearest_step
-from ddnl_ray.distill.student import AutogradStudent, StudentBatch
+from ddnl_ray.distill.student import Augmented, AutogradStudent, StudentBatch
 from ddnl_ray.distill.trajectory import TrajectoryState, draw_batches
 from ddnl_ray.errors import RequestError
 from ddnl_ray.seeds import SeedTree
@@ -197,7 +197,7 @@ def test_the_goal_looks_at_all_steps_with_the_scale_of_the_segment(smooth: Any) 
     problem, batches = passing(smooth, state, 3)
     target = problem.experts.snapshot(0, 1)
     goal = method()._approach(smooth.start, target)
-    student = AutogradStudent(problem.network, None)
+    student = Augmented(AutogradStudent(problem.network), None)
     found = match(student, smooth.start, goal, state.images, state.labels, state.step_size, batches)
     assert found.step == 3
     distances = [

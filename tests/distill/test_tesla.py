@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from ddnl_ray.data.dsa import Dsa
 from ddnl_ray.distill import Problem
 from ddnl_ray.distill.adjoint import MatchGradient, match, reach
-from ddnl_ray.distill.student import AutogradStudent, StudentBatch
+from ddnl_ray.distill.student import Augmented, AutogradStudent, StudentBatch
 from ddnl_ray.distill.tesla import Tesla, TeslaConfig
 from ddnl_ray.distill.trajectory import draw_batches
 from ddnl_ray.errors import RequestError
@@ -94,7 +94,7 @@ class Case:
     beta: float = 0.3
 
     def match(self, grad_mode: str, kept: int = 0) -> MatchGradient:
-        student = AutogradStudent(self.smooth.network, self.augment)
+        student = Augmented(AutogradStudent(self.smooth.network), self.augment)
         goal = reach(self.smooth.start, self.smooth.target)
         beta = torch.tensor(self.beta, dtype=torch.float64)
         return match(

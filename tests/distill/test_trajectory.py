@@ -262,7 +262,7 @@ def test_the_kept_steps_fit_the_memory() -> None:
     network = Flat(build(NetworkSpec("convnet1", 4), (1, 8, 8), 3, torch.Generator().manual_seed(0)))
     images, labels = torch.randn(6, 1, 8, 8), torch.randn(6, 3)
     problem = Problem(images, torch.arange(6) % 3, 3, 2, network, None)
-    each = student_of(problem).tape_bytes(network.flatten(), images, labels)
+    each = student_of(problem).student.tape_bytes(network.flatten(), images, labels)
     settings = config(batch_syn=None)
     counts = [
         affordable_steps(replace(problem, graph_memory=memory), settings, images, labels)

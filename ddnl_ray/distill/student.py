@@ -7,7 +7,7 @@ theta, X and Y. A :class:`Tape` holds what the step's gradient left behind, and 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -272,7 +272,7 @@ class InParts:
 
     Attributes:
         student: Takes one part.
-        size: Images in a part.
+        size: Images in a part, at most; parts are as equal as can be.
     """
 
     student: Student
@@ -286,29 +286,31 @@ class InParts:
         return total
 
     def tape(self, theta: Tensor, images: Tensor, labels: Tensor) -> Tape:
-        """Return the tapes of all parts (see :meth:`Student.tape`)."""
+        """Return the tapes of all parts (see :meth:`Student.tape`), each made when it is needed."""
         parts = self._parts(images, labels)
-        return _PartTapes([(share, self.student.tape(theta, *part)) for share, part in parts])
+        return _PartTapes((share, self.student.tape(theta, *part)) for share, part in parts)
 
     def tape_bytes(self, theta: Tensor, images: Tensor, labels: Tensor) -> int:
         """Return the bytes of a batch's tapes (see :meth:`Student.tape_bytes`)."""
         return sum(self.student.tape_bytes(theta, *part) for _, part in self._parts(images, labels))
 
     def _parts(self, images: Tensor, labels: Tensor) -> Iterator[tuple[float, tuple[Tensor, Tensor]]]:
-        for rows, own in zip(images.split(self.size), labels.split(self.size), strict=True):
+        count = -(-len(images) // self.size)
+        for rows, own in zip(images.tensor_split(count), labels.tensor_split(count), strict=True):
             yield len(rows) / len(images), (rows, own)
 
 
-@dataclass(frozen=True)
 class _PartTapes:
-    """The tapes of a batch's parts, with their shares."""
+    """The tapes of a batch's parts, with their shares; where none is to be kept, there is one at a time."""
 
-    parts: list[tuple[float, Tape]]
+    def __init__(self, parts: Iterable[tuple[float, Tape]]) -> None:
+        self._parts = parts
 
     @property
     def gradient(self) -> Tensor:
-        total = torch.zeros_like(self.parts[0][1].gradient)
-        for share, tape in self.parts:
+        self._parts = list(self._parts)
+        total = torch.zeros_like(self._parts[0][1].gradient)
+        for share, tape in self._parts:
             total.add_(tape.gradient, alpha=share)
         return total
 
@@ -316,7 +318,7 @@ class _PartTapes:
         product = torch.zeros((), dtype=direction.dtype, device=direction.device)
         weights = torch.zeros_like(direction) if through_weights else None
         images, labels = [], []
-        for share, tape in self.parts:
+        for share, tape in self._parts:
             pulled = tape.pull(direction, through_weights)
             product += share * pulled.product
             images.append(share * pulled.images)

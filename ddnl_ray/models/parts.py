@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-PART_BYTES = {"cpu": 4 * 2**20, "cuda": 2**30}
+PART_BYTES = {"cpu": 8 * 2**20, "cuda": 2**30}
 """Bytes of the widest map of the images that go through at once: on a CPU they should stay in its cache."""
 
 

@@ -12,9 +12,9 @@ CPU = torch.device("cpu")
 
 def test_the_widest_map_fits_the_budget() -> None:
     wide, narrow = (build(NetworkSpec("convnet3", w), (3, 32, 32), 10, torch.Generator()) for w in (128, 16))
-    assert part_size(wide, 32, CPU) == 4 * 2**20 // (128 * 32 * 32 * 4) == 8
-    assert part_size(narrow, 32, CPU) == 64
-    assert [part_size(wide, 32, CPU, smaller) for smaller in (1, 2, 3)] == [2, 1, 1]
+    assert part_size(wide, 32, CPU) == 8 * 2**20 // (128 * 32 * 32 * 4) == 16
+    assert part_size(narrow, 32, CPU) == 128
+    assert [part_size(wide, 32, CPU, smaller) for smaller in (1, 2, 3)] == [4, 1, 1]
     assert part_size(wide, 32, torch.device("cuda")) == 2048
 
 

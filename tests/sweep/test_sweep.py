@@ -39,6 +39,12 @@ LONGER = "grid.noise=[{kind: symmetric, rate: [0, 0.2, 0.4]}]"
 SLOW = ["budget.iterations=60", "budget.checkpoint_seconds=0.05", "search.trials=8"]
 
 
+def assert_same(one: pd.DataFrame, other: pd.DataFrame) -> None:
+    """Compare tables of results: everything exactly, but losses, whose last bits differ between some processes."""
+    pd.testing.assert_frame_equal(one.drop(columns="loss"), other.drop(columns="loss"), check_exact=True)
+    pd.testing.assert_series_equal(one["loss"], other["loss"], check_exact=False, rtol=1e-5)
+
+
 def parts(run: Path) -> Files:
     """Return time and bytes of every part."""
     return {path.name: (path.stat().st_mtime_ns, path.read_bytes()) for path in (run / "parts").glob("*.parquet")}
@@ -230,7 +236,7 @@ def test_the_same_command_again_runs_nothing(
 def test_a_sweep_gives_what_its_trials_give_alone(run: Path, alone: Path) -> None:
     expected = results(alone)
     expected = expected[expected["noise_rate"] != 0.2].reset_index(drop=True)
-    pd.testing.assert_frame_equal(results(run), expected, check_exact=True)
+    assert_same(results(run), expected)
 
 
 def test_an_extension_that_is_interrupted_and_killed_runs_only_what_is_new(
@@ -247,10 +253,10 @@ def test_an_extension_that_is_interrupted_and_killed_runs_only_what_is_new(
     assert (plan["cells"], plan["trials"], plan["cached"], plan["experts"], plan["experts_cached"]) == (9, 15, 10, 2, 0)
 
     driver = shell.start(*command)
-    shell.wait(driver, lambda: ended(longer) >= 11)
-    assert status(longer)["state"] == "running"
+    shell.wait(driver, lambda: status(longer)["state"] == "running")
     with pytest.raises(RequestError, match=r"another `ddnl sweep` is running on .*longer; wait for it, or use another"):
         here(*absolute)
+    shell.wait(driver, lambda: ended(longer) >= 11)
     os.killpg(driver.pid, signal.SIGINT)
     interrupted = shell.end(driver)
     assert interrupted.code == 130
@@ -277,7 +283,7 @@ def test_an_extension_that_is_interrupted_and_killed_runs_only_what_is_new(
     assert {name: after[name] for name in killed} == killed
     assert {name.split("_")[0] for name in set(after) - set(old)} == {"symmetric-0.2"}
     assert table(longer) == table(alone)
-    pd.testing.assert_frame_equal(results(longer), results(alone), check_exact=True)
+    assert_same(results(longer), results(alone))
     shell.wait_until_gone()
 
 
@@ -336,7 +342,7 @@ def test_a_sweep_killed_at_any_moment_ends_with_the_same_table(
     after = parts(run)
     assert {part: after[part] for part in kept} == kept
     assert table(run) == table(slow_alone)
-    pd.testing.assert_frame_equal(results(run), results(slow_alone), check_exact=True)
+    assert_same(results(run), results(slow_alone))
 
 
 @pytest.mark.slow
@@ -352,7 +358,7 @@ def test_trials_whose_workers_are_killed_go_on(shell: Any, slow_alone: Path, tmp
         workers[0].kill()
     done = shell.end(driver)
     assert done.code == 0, done.err
-    pd.testing.assert_frame_equal(results(run), results(slow_alone), check_exact=True)
+    assert_same(results(run), results(slow_alone))
 
 
 def test_nothing_is_left_running(shell: Any) -> None:

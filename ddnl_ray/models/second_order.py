@@ -10,7 +10,7 @@ What this saves over differentiating twice with autograd:
 
 - The weight gradients are not computed where only their product is wanted: 11 forward passes a step instead of 12,
   and 9 where the tape was kept.
-- Beside its convolutions, a block passes over its full maps some 20 times instead of 80. For a map ``f``, the mean over
+- Beside its convolutions, a block's full maps are passed over some 20 times, forth and back. For a map ``f``, the mean over
   the pixels of ``up(e) * mask * f``, with ``e`` the derivative of the pooled map, ``up`` the way back through pooling
   and ``mask`` the open ReLUs, is the mean over the pooled pixels of ``e * pool(mask * f)``: all sums but two, and the
   pooled maps themselves, come from ``pool(mask)``, ``pool(mask * z)`` and ``pool(mask * dz)``, a quarter of the size.

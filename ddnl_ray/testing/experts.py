@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 import pytest
 import torch
 
@@ -9,19 +11,19 @@ from ddnl_ray.experts.buffer import Experts
 from ddnl_ray.testing.bits import bits, require_same
 
 
-class ExpertsContract:
+class ExpertsContract(ABC):
     """The tests of a source of experts.
 
     Subclass it and return one from :meth:`experts`::
 
-    class TestMine(ExpertsContract):
-        def experts(self) -> Experts:
-            return MyExperts(...)
+        class TestMine(ExpertsContract):
+            def experts(self) -> Experts:
+                return MyExperts(...)
     """
 
+    @abstractmethod
     def experts(self) -> Experts:
         """Return experts that hold epoch 0 and the final epoch, equal at every call."""
-        raise NotImplementedError("a subclass returns its experts here")
 
     def test_has_experts_and_a_final_epoch(self) -> None:
         """There is at least one expert, and training took at least one epoch."""

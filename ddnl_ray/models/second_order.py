@@ -10,11 +10,12 @@ What this saves over differentiating twice with autograd:
 
 - The weight gradients are not computed where only their product is wanted: 11 forward passes a step instead of 12,
   and 9 where the tape was kept.
-- Beside its convolutions, a block's full maps are passed over some 20 times, forth and back. For a map ``f``, the mean over
-  the pixels of ``up(e) * mask * f``, with ``e`` the derivative of the pooled map, ``up`` the way back through pooling
-  and ``mask`` the open ReLUs, is the mean over the pooled pixels of ``e * pool(mask * f)``: all sums but two, and the
-  pooled maps themselves, come from ``pool(mask)``, ``pool(mask * z)`` and ``pool(mask * dz)``, a quarter of the size.
-- A tape holds two full maps per block, where autograd keeps every intermediate of the first and of the second pass.
+- Beside its convolutions, a block's full maps are passed over some 20 times, forth and back. For a map ``f``, the mean
+  over the pixels of ``up(e) * mask * f``, with ``e`` the derivative of the pooled map, ``up`` the way back through
+  pooling and ``mask`` the open ReLUs, is the mean over the pooled pixels of ``e * pool(mask * f)``: all sums with masks
+  in them, and the pooled maps themselves, come from ``pool(mask)``, ``pool(mask * z)`` and ``pool(mask * dz)``, a
+  quarter of the size.
+- A tape holds two full maps and three pooled ones per block, where autograd keeps every intermediate of both passes.
 
 Maps are channel-last, which convolutions prefer and where sums over pixels read memory in order. The bias of a
 convolution before an instance normalisation cancels, and so do all its derivatives: they are exact zeros.

@@ -53,3 +53,21 @@ class Flat:
         """Return the logits ``(N, num_classes)`` of the network whose parameters are ``theta_P``."""
         logits: Tensor = functional_call(self.module, self.unflatten(theta_P), (x_NCHW,))
         return logits
+
+    def features_and_logits(self, theta_P: Tensor, x_NCHW: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the input of the linear layer ``(N, F)`` and the logits ``(N, num_classes)``."""
+        named = {f"module.{name}": piece for name, piece in self.unflatten(theta_P).items()}
+        found: tuple[Tensor, Tensor] = functional_call(_FeaturesAndLogits(self.module), named, (x_NCHW,))
+        return found
+
+
+class _FeaturesAndLogits(nn.Module):
+    """A network that also returns what its linear layer sees."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, x_NCHW: Tensor) -> tuple[Tensor, Tensor]:
+        features = self.module.features(x_NCHW)  # type: ignore[operator]
+        return features, self.module.get_submodule("classifier")(features)

@@ -91,3 +91,13 @@ def test_batch_norm_is_refused() -> None:
     network = build(NetworkSpec("resnet18bn", width=2), (3, 8, 8), 2, torch.Generator().manual_seed(0))
     with pytest.raises(RequestError, match=r"trajectory methods need a network without buffers, but ResNet18"):
         Flat(network)
+
+
+def test_the_linear_layer_of_the_features_gives_the_logits(network: nn.Module) -> None:
+    flat = Flat(network)
+    theta = flat.flatten() + 0.1
+    x = _images(3)
+    features, logits = flat.features_and_logits(theta, x)
+    torch.testing.assert_close(logits, flat(theta, x), rtol=0, atol=0)
+    last = flat.unflatten(theta)
+    torch.testing.assert_close(features @ last["classifier.weight"].T + last["classifier.bias"], logits)

@@ -32,7 +32,7 @@ class Lesson:
 
 
 class Policy(Protocol):
-    """What the experts of a buffer learn from, epoch by epoch. It depends on its arguments alone, and keeps no state."""
+    """What the experts of a buffer learn from, epoch by epoch; it depends on its arguments alone."""
 
     @property
     def consistency(self) -> float:

@@ -53,10 +53,11 @@ def build_experts(
     ends = {index: store.end(buffer.key, index) for index in indices}
     reach = {index: -1 if end is None else end.epoch for index, end in ends.items()}
     own = labels.labels[data.train_index.cpu()].to(data.train_images.device)
+    policy = buffer.policy.open(store.root, data.train_images, own) if buffer.policy is not None else None
     recipe = dataclasses.replace(buffer.recipe, epochs=last_epoch)
     for group in groups(reach, last_epoch, len(indices)):
         seeds = [buffer.seeds(index) for index in group]
         starts = [end for index in group if (end := ends[index]) is not None] or None
-        trained = train_experts(data.train_images, own, data.num_classes, recipe, seeds, starts)
+        trained = train_experts(data.train_images, own, data.num_classes, recipe, seeds, starts, policy, group)
         for index, trajectory in zip(group, trained, strict=True):
             store.save(buffer, index, trajectory)

@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ddnl_ray.errors import CorruptFileError, RequestError, require_known
+from ddnl_ray.experts.policy import PolicySource
 from ddnl_ray.experts.recipe import ExpertRecipe
 from ddnl_ray.experts.segments import (
     FORMAT_VERSION,
@@ -49,6 +50,7 @@ class BufferId:
         recipe: How experts are trained.
         seed: Root of the experts' seed tree.
         dtype: How snapshots are stored: ``float32``, ``bfloat16`` or ``float16``.
+        policy: What the experts learn from; None: every image, with its label.
     """
 
     data: str
@@ -56,13 +58,15 @@ class BufferId:
     recipe: ExpertRecipe
     seed: int
     dtype: str = "float32"
+    policy: PolicySource | None = None
 
     @property
     def identity(self) -> dict[str, Any]:
         """What determines the snapshots: everything but the number of epochs."""
-        values = dataclasses.asdict(self) | {"recipe": self.recipe.identity}
-        del values["recipe"]["epochs"]
-        return values
+        recipe = self.recipe.identity
+        del recipe["epochs"]
+        plain = {"data": self.data, "labels": self.labels, "recipe": recipe, "seed": self.seed, "dtype": self.dtype}
+        return plain if self.policy is None else plain | {"policy": self.policy.identity}
 
     @property
     def key(self) -> str:
@@ -77,7 +81,8 @@ class BufferId:
 def key_of(about: dict[str, Any]) -> str:
     """Return the key of a buffer from its identity, or from its description, which contains it."""
     names = [field.name for field in dataclasses.fields(BufferId)]
-    return digest({"format": FORMAT_VERSION, **{name: about.get(name) for name in names}})
+    identity = {name: about.get(name) for name in names if name != "policy" or name in about}
+    return digest({"format": FORMAT_VERSION, **identity})
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from torch.nn import functional as F
 from ddnl_ray.data.dsa import Dsa
 from ddnl_ray.errors import RequestError
 from ddnl_ray.experts.gsam import gsam_direction, loss_and_gradient
+from ddnl_ray.experts.policy import Lesson, Plain, Policy, order_of
 from ddnl_ray.experts.precision import products, require_precision
 from ddnl_ray.experts.recipe import ExpertRecipe
 from ddnl_ray.models import Flat, build
@@ -89,6 +90,8 @@ def train_experts(
     recipe: ExpertRecipe,
     seeds: Sequence[SeedTree],
     starts: Sequence[TrainingState] | None = None,
+    policy: Policy | None = None,
+    experts: Sequence[int] | None = None,
 ) -> list[Trajectory]:
     """Train experts in lock-step up to epoch ``recipe.epochs`` and keep their trajectories.
 
@@ -103,6 +106,8 @@ def train_experts(
         seeds: One per expert: determines initialisation, order and augmentation.
         starts: Go on from these, one per expert and all of one epoch, and return only the snapshots that follow; None:
             from the initialisations.
+        policy: What the experts learn from; None: every image, with its label.
+        experts: The indices by which the policy knows the experts; None: 0, 1, ...
 
     Raises:
         RequestError: Training diverged (a loss is not finite), or the device cannot compute in the recipe's precision.
@@ -116,15 +121,18 @@ def train_experts(
         _keep(snapshots, 0, theta)
     losses: list[list[float]] = [[] for _ in seeds]
     augment = Dsa(recipe.augment) if recipe.augment else None
+    policy = policy or Plain(labels)
+    names = range(len(seeds)) if experts is None else experts
     with products(recipe.precision, images.device):
         for epoch in range(done, recipe.epochs):
             generators = [seed.child("epoch", epoch).torch() for seed in seeds]
             total = torch.zeros(len(seeds), dtype=theta.dtype, device=images.device)
-            for x, y in _batches(images, labels, recipe.batch_size, augment, generators):
-                loss, direction = _direction(network, x, y, theta, recipe)
+            lessons = [policy.lesson(name, epoch, network, own) for name, own in zip(names, theta, strict=True)]
+            for batch in _batches(images, lessons, recipe.batch_size, augment, generators):
+                loss, direction = _direction(network, batch, theta, recipe, policy.consistency)
                 velocity = recipe.momentum * velocity + direction + recipe.weight_decay * theta
                 theta = theta - recipe.lr * velocity
-                total += loss * y.shape[1]
+                total += loss * batch.labels.shape[1]
             _keep(snapshots, epoch + 1 - first, theta)
             for own, value in zip(losses, total.tolist(), strict=True):
                 own.append(value / len(images))
@@ -175,22 +183,51 @@ def _require_finite(losses: list[list[float]], epoch: int, recipe: ExpertRecipe)
             )
 
 
+@dataclass(frozen=True)
+class _Batch:
+    """One step's images of every expert.
+
+    Attributes:
+        images: Augmented [E, B, C, H, W].
+        labels: int64 [E, B].
+        weights: Weight of every image in the mean loss [E, B]; None: all 1.
+    """
+
+    images: Tensor
+    labels: Tensor
+    weights: Tensor | None
+
+
 def _batches(
-    images: Tensor, labels: Tensor, size: int, augment: Dsa | None, generators: Sequence[torch.Generator]
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield the augmented batches of one epoch, each expert's from its own generator: [E, B, C, H, W] and [E, B]."""
-    orders = [torch.randperm(len(images), generator=each).to(images.device) for each in generators]
+    images: Tensor,
+    lessons: Sequence[Lesson],
+    size: int,
+    augment: Dsa | None,
+    generators: Sequence[torch.Generator],
+) -> Iterator[_Batch]:
+    """Yield the batches of one epoch, each expert's from its own lesson and generator."""
+    pairs = zip(lessons, generators, strict=True)
+    orders = [order_of(lesson, len(images), generator).to(images.device) for lesson, generator in pairs]
     for indices in zip(*(order.split(size) for order in orders), strict=True):
+        rows = list(zip(lessons, indices, strict=True))
         batch = [images[index] for index in indices]
         if augment is not None:
             draws = (
                 augment.draw(each, len(x), x.shape[2], x.device) for each, x in zip(generators, batch, strict=True)
             )
             batch = [augment.apply(x, draw) for x, draw in zip(batch, draws, strict=True)]
-        yield torch.stack(batch), torch.stack([labels[index] for index in indices])
+        weights = [lesson.weights[index] for lesson, index in rows if lesson.weights is not None]
+        assert len(weights) in (0, len(rows))
+        yield _Batch(
+            torch.stack(batch),
+            torch.stack([lesson.labels[index] for lesson, index in rows]),
+            torch.stack(weights) if weights else None,
+        )
 
 
-def _direction(network: Flat, x: Tensor, y: Tensor, theta: Tensor, recipe: ExpertRecipe) -> tuple[Tensor, Tensor]:
+def _direction(
+    network: Flat, batch: _Batch, theta: Tensor, recipe: ExpertRecipe, consistency: float
+) -> tuple[Tensor, Tensor]:
     """Return the batch losses [E] and the update directions [E, P].
 
     Only the forward pass is mapped over experts. Autograd differentiates the sum of their losses, each of which depends
@@ -198,17 +235,19 @@ def _direction(network: Flat, x: Tensor, y: Tensor, theta: Tensor, recipe: Exper
     in parts (see :mod:`ddnl_ray.models.parts`), each with its share of the mean.
     """
     dtype = torch.bfloat16 if recipe.precision == "bfloat16" else theta.dtype
+    x, y, w = batch.images, batch.labels, batch.weights
 
-    def alone(weights: Tensor, x: Tensor, y: Tensor) -> Tensor:
-        logits = network(weights.to(dtype), x.to(dtype))
-        return F.cross_entropy(logits.to(weights.dtype), y)
+    def alone(weights: Tensor, x: Tensor, y: Tensor, w: Tensor | None) -> Tensor:
+        logits = network(weights.to(dtype), x.to(dtype)).to(weights.dtype)
+        return sample_loss(logits, y, w, consistency)
 
     def loss(weights: Tensor, rows: slice) -> Tensor:
+        own = (x[:, rows], y[:, rows], None if w is None else w[:, rows])
         losses: Tensor
         if len(weights) == 1:
-            losses = alone(weights[0], x[0, rows], y[0, rows]).unsqueeze(0)
+            losses = alone(weights[0], own[0][0], own[1][0], None if own[2] is None else own[2][0]).unsqueeze(0)
         else:
-            losses = torch.func.vmap(alone)(weights, x[:, rows], y[:, rows])
+            losses = torch.func.vmap(alone, in_dims=(0, 0, 0, None if w is None else 0))(weights, *own)
         return losses * (len(y[0, rows]) / y.shape[1])
 
     size = part_size(network.module, x.shape[-1], x.device)
@@ -225,3 +264,24 @@ def _direction(network: Flat, x: Tensor, y: Tensor, theta: Tensor, recipe: Exper
     if recipe.optimizer == "gsam":
         return gsam_direction(differentiate, theta, recipe.rho, recipe.alpha)
     return differentiate(theta)
+
+
+def sample_loss(logits: Tensor, labels: Tensor, weights: Tensor | None, consistency: float) -> Tensor:
+    """Return the mean training loss of a batch: weighted cross-entropy, and TAD's consistency term.
+
+    For one-hot labels the reverse cross-entropy with the negative constant A for log 0 is ``-A (1 - p_y)``.
+
+    Args:
+        logits: [B, classes].
+        labels: int64 [B].
+        weights: Weight of every image [B]; the sum is divided by B whatever they are; None: all 1.
+        consistency: Weight of the mean of ``1 - p_y``, that is lambda |A|.
+    """
+    if weights is None:
+        loss = F.cross_entropy(logits, labels)
+    else:
+        loss = (weights * F.cross_entropy(logits, labels, reduction="none")).mean()
+    if consistency:
+        own = logits.softmax(1).gather(1, labels.unsqueeze(1))
+        loss = loss + consistency * (1 - own).mean()
+    return loss

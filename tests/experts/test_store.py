@@ -15,10 +15,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from ddnl_ray.errors import CorruptFileError, RequestError
 from ddnl_ray.experts import ArrayExperts, BufferId, ExpertRecipe, ExpertStore, Trajectory, segments, train_expert
 from ddnl_ray.experts import store as store_module
+from ddnl_ray.experts.policy import Policy
 from ddnl_ray.experts.segments import Segment, connected, signed
 from ddnl_ray.models import NetworkSpec
 from ddnl_ray.seeds import SeedTree
@@ -400,7 +402,28 @@ def test_an_exception_while_saving_leaves_the_segment_missing(tmp_path: Path, mo
 
 # --- names ---------------------------------------------------------------------------------------------------------
 
-KEY_CHANGES: dict[str, Any] = {"data": "x", "labels": "x", "seed": 1, "dtype": "bfloat16"}
+
+@dataclasses.dataclass(frozen=True)
+class NamedSource:
+    """A policy that is known by its name alone."""
+
+    name: str
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        return {"name": self.name}
+
+    def open(self, root: Path, images: Tensor, labels: Tensor) -> Policy:
+        raise NotImplementedError
+
+
+KEY_CHANGES: dict[str, Any] = {
+    "data": "x",
+    "labels": "x",
+    "seed": 1,
+    "dtype": "bfloat16",
+    "policy": NamedSource("trusting"),
+}
 RECIPE_CHANGES: dict[str, Any] = {
     "network": NetworkSpec("convnet2", 5),
     "batch_size": 255,
@@ -425,6 +448,12 @@ def test_the_key_depends_on_every_ingredient() -> None:
     keys = {variant.key for variant in variants} | {BUFFER.key}
     assert len(keys) == len(variants) + 1
     assert all(re.fullmatch("[0-9a-f]{16}", key) for key in keys)
+
+
+def test_a_policy_names_its_buffer_and_its_description() -> None:
+    named = [buffer(policy=NamedSource(name)) for name in ("one", "another")]
+    assert len({each.key for each in named}) == 2
+    assert all(store_module.key_of(each.identity) == each.key for each in named)
 
 
 def test_the_key_is_that_of_an_endless_trajectory() -> None:

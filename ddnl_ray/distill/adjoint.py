@@ -31,6 +31,7 @@ from torch import Tensor
 from ddnl_ray.distill.student import Augmented, StudentBatch, Tape
 
 MIN_SQUARED_MOVE = 1e-12
+MIN_RELATIVE_MOVE = 1e-8
 GRAD_MODES = ("adjoint", "tesla")
 
 
@@ -75,6 +76,35 @@ def score(visited: Sequence[Tensor], step: int, start: Tensor, target: Tensor) -
     scale = torch.where(scale < MIN_SQUARED_MOVE, torch.nan, scale)
     difference = visited[step - 1] - target
     return End(step, difference.square().sum() / scale, 2 * difference / scale)
+
+
+def blend(goal: Goal, start: Tensor, target: Tensor, second: Tensor, weight: float) -> Goal:
+    """Return the goal ``(1 - weight) L + weight L'``, where L' scores the same step against a second target.
+
+    A target that hardly differs from the start (squared distance below 1e-8 of the start's squared norm) has no
+    meaningful scale: its term is left out, and the other counts whole.
+
+    Args:
+        goal: The goal of L.
+        start: Expert weights where the student starts [P].
+        target: What L is normalised by: the expert's own later weights [P].
+        second: The second target [P].
+        weight: Its share, in [0, 1].
+    """
+    least = MIN_RELATIVE_MOVE * start.square().sum()
+    moved, moved_second = ((start - end).square().sum() >= least for end in (target, second))
+    if weight == 0 or not moved_second:
+        return goal
+
+    def blended(visited: Sequence[Tensor]) -> End:
+        first = goal(visited)
+        other = score(visited, first.step, start, second)
+        if weight == 1 or not moved:
+            return other
+        loss = (1 - weight) * first.loss + weight * other.loss
+        return End(first.step, loss, (1 - weight) * first.adjoint + weight * other.adjoint)
+
+    return blended
 
 
 @dataclass(frozen=True)

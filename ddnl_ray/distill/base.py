@@ -18,6 +18,19 @@ from ddnl_ray.seeds import SeedTree
 
 
 @dataclass(frozen=True)
+class Auxiliary:
+    """A second target for the student of a trajectory method, beside the expert's own later weights.
+
+    Attributes:
+        targets: ``snapshot(expert, t)`` is the second target of a segment that starts at that expert's epoch ``t``.
+        weight: Its share of the matching loss, in [0, 1].
+    """
+
+    targets: Experts
+    weight: float
+
+
+@dataclass(frozen=True)
 class Problem:
     """All that a method may know: the noisy training set, the network, and what the recipe shares.
 
@@ -32,6 +45,7 @@ class Problem:
         graph_memory: Bytes that may be spent on kept tapes (see :mod:`ddnl_ray.distill.adjoint`).
         smaller: How often the trial ran out of memory and was made smaller: such a student keeps no tapes, and takes
             its batches in ever smaller parts.
+        auxiliary: A second target for the student, or None.
     """
 
     images: Tensor
@@ -43,6 +57,7 @@ class Problem:
     experts: Experts | None = None
     graph_memory: int = 0
     smaller: int = 0
+    auxiliary: Auxiliary | None = None
 
     @property
     def device(self) -> torch.device:

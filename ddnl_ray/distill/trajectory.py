@@ -24,7 +24,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from ddnl_ray.distill.adjoint import GRAD_MODES, Goal, MatchGradient, match, reach
+from ddnl_ray.distill.adjoint import GRAD_MODES, Goal, MatchGradient, blend, match, reach
 from ddnl_ray.distill.base import Problem, State, StepInfo
 from ddnl_ray.distill.student import Augmented, AutogradStudent, ConvNetStudent, InParts, Student, StudentBatch
 from ddnl_ray.errors import RequestError, require_known
@@ -197,11 +197,16 @@ def matching_gradient(
 ) -> MatchGradient:
     """Return loss and gradients of one iteration from a given start epoch."""
     start, target = segment(state, config, problem, start_epoch, seed)
+    goal = make_goal(start, target)
+    if problem.auxiliary is not None:
+        expert = expert_of(state, problem, seed)
+        second = problem.auxiliary.targets.snapshot(expert, start_epoch).to(problem.device)
+        goal = blend(goal, start, target, second, problem.auxiliary.weight)
     batches = draw_batches(len(state.images), config, problem, seed.child("step", state.iteration))
     return match(
         student_of(problem),
         start,
-        make_goal(start, target),
+        goal,
         state.images,
         state.labels,
         state.step_size,
@@ -216,10 +221,16 @@ def segment(
 ) -> tuple[Tensor, Tensor]:
     """Return the weights [P] of an iteration's expert at the start epoch and ``expert_epochs`` later."""
     assert problem.experts is not None
-    expert = draw_expert(len(problem.experts), state.iteration, seed)
+    expert = expert_of(state, problem, seed)
     epochs = start_epoch, start_epoch + config.expert_epochs
     first, last = (problem.experts.snapshot(expert, epoch).to(problem.device) for epoch in epochs)
     return first, last
+
+
+def expert_of(state: TrajectoryState, problem: Problem, seed: SeedTree) -> int:
+    """Return the expert of the next iteration."""
+    assert problem.experts is not None
+    return draw_expert(len(problem.experts), state.iteration, seed)
 
 
 T = TypeVar("T", bound=TrajectoryState)
@@ -250,9 +261,7 @@ def apply_update(
         return replace(state, iteration=state.iteration + 1), StepInfo(loss if finite else math.nan, accepted=False)
     velocity_images = config.momentum_img * state.velocity_images + gradient.images
     velocity_step = config.momentum_img * state.velocity_step_size + gradient.step_size
-    beta = (state.step_size - config.lr_lr * velocity_step).clamp(
-        MIN_STEP_SIZE, max(10 * config.lr_teacher, MAX_STEP_SIZE)
-    )
+    beta = (state.step_size - config.lr_lr * velocity_step).clamp(MIN_STEP_SIZE, config.max_step_size)
     labels, velocity_labels = state.labels, state.velocity_labels
     if gradient.labels is not None and velocity_labels is not None:
         velocity_labels = momentum_y * velocity_labels + gradient.labels

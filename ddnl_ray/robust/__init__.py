@@ -1,0 +1,1 @@
+"""Robust methods: what makes a distiller trust the right samples."""

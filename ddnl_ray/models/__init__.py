@@ -4,7 +4,7 @@ from ddnl_ray.models.convnet import ConvNet
 from ddnl_ray.models.flat import Flat
 from ddnl_ray.models.norm import InstanceNorm2d
 from ddnl_ray.models.resnet import ResNet18
-from ddnl_ray.models.spec import NETWORKS, NetworkSpec, build
+from ddnl_ray.models.spec import NETWORKS, NetworkSpec, build, initialise
 from ddnl_ray.models.vgg import VGG11
 
-__all__ = ["NETWORKS", "VGG11", "ConvNet", "Flat", "InstanceNorm2d", "NetworkSpec", "ResNet18", "build"]
+__all__ = ["NETWORKS", "VGG11", "ConvNet", "Flat", "InstanceNorm2d", "NetworkSpec", "ResNet18", "build", "initialise"]

@@ -103,7 +103,7 @@ def build(
         module = _construct(spec, input_shape, num_classes)
     module.to_empty(device="cpu")
     for layer in module.modules():
-        _initialise(layer, generator)
+        initialise(layer, generator)
     return module.to(device)
 
 
@@ -126,8 +126,11 @@ def _construct(spec: NetworkSpec, input_shape: tuple[int, int, int], num_classes
     return ResNet18(width=width, norm=norm, in_channels=in_channels, num_classes=num_classes)
 
 
-def _initialise(layer: nn.Module, generator: torch.Generator) -> None:
-    """Draw the layer's own parameters from ``generator``; set those of a normalisation to their constants."""
+def initialise(layer: nn.Module, generator: torch.Generator) -> None:
+    """Draw the layer's own parameters from ``generator``; set those of a normalisation to their constants.
+
+    The distributions are those of :func:`build`.
+    """
     if isinstance(layer, nn.Conv2d | nn.Linear):
         nn.init.kaiming_uniform_(layer.weight, a=math.sqrt(5), generator=generator)
         if layer.bias is not None:

@@ -184,7 +184,7 @@ WRONG = [
     (["--set", "grid.ipcs=[1]"], "grid.ipcs: unknown key: did you mean 'ipc'?"),
     (["--set", "params.datm.lr_imgs=1"], "params.datm.lr_imgs: no chosen method has it: did you mean 'datm.lr_img'?"),
     (["--set", "grid.method=[dtm]"], "unknown method 'dtm': did you mean 'datm'? Known: "),
-    (["--set", "grid.method=[datm+tad]"], "'datm+tad' combines methods, and none of the parts"),
+    (["--set", "grid.method=[datm+tab]"], "unknown method 'datm+tab': did you mean 'datm+tad'?"),
     (
         ["--set", "data.name=cifar10", "--set", "data.root=nowhere"],
         "cifar10 is not there: looked for nowhere/cifar-10-",

@@ -59,7 +59,7 @@ def run_options(command: Any) -> Any:
 def read_plan(file: Path, profile: str | None, overrides: tuple[str, ...], name: str | None) -> Plan:
     """Read and check a sweep file (see :func:`ddnl_ray.sweep.plan.make_plan`)."""
     from ddnl_ray.sweep.plan import make_plan
-    from ddnl_ray.sweep.schema import read_sweep
+    from ddnl_ray.sweep.read import read_sweep
 
     if name is not None:
         overrides = (*overrides, f"name={json.dumps(name)}")

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from ddnl_ray.distill.att import Att, AttConfig
-from ddnl_ray.distill.base import Distilled, Method, Problem, State, StepInfo
+from ddnl_ray.distill.base import Auxiliary, Distilled, Method, Problem, State, StepInfo
 from ddnl_ray.distill.coresets import Full, FullConfig, Random, RandomConfig
 from ddnl_ray.distill.datm import Datm, DatmConfig
 from ddnl_ray.distill.ftd import Ftd, FtdConfig
 from ddnl_ray.distill.mtt import Mtt, MttConfig
 from ddnl_ray.distill.tesla import Tesla, TeslaConfig
 
-__all__ = ["METHODS", "Distilled", "Method", "MethodKind", "Problem", "State", "StepInfo"]
+__all__ = ["METHODS", "Auxiliary", "Distilled", "Method", "MethodKind", "Problem", "State", "StepInfo"]
 
 
 @dataclass(frozen=True)

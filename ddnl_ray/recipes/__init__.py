@@ -11,8 +11,9 @@ from ddnl_ray.recipes.baselines import full, random
 from ddnl_ray.recipes.datm import datm
 from ddnl_ray.recipes.ftd import ftd
 from ddnl_ray.recipes.mtt import mtt
+from ddnl_ray.recipes.robust import extractor_of, part_settings
 from ddnl_ray.recipes.tesla import tesla
 
 RECIPES = {"mtt": mtt, "ftd": ftd, "att": att, "tesla": tesla, "datm": datm, "random": random, "full": full}
 
-__all__ = ["RECIPES", "Recipe"]
+__all__ = ["RECIPES", "Recipe", "extractor_of", "part_settings"]

@@ -50,6 +50,7 @@ from ddnl_ray.robust.reliability import (
 from ddnl_ray.robust.rounds import Curation, Round
 
 MODES = ("rounds", "in_training")
+LOOPS = ("both", "outer", "none")
 ACCEPT = ("schedule", "all")
 
 
@@ -59,10 +60,9 @@ class TadConfig:
 
     mode: str = "rounds"
     """When samples are split: in ``rounds`` before the experts are trained, or ``in_training``."""
-    outer: bool = True
-    """Whether samples are split; without, all are trained on with their observed labels, and ``inner`` does nothing."""
-    inner: bool = True
-    """Whether untrusted samples get new labels; without, they are left out."""
+    loops: str = "both"
+    """Which loops run: ``both``; ``outer`` (untrusted samples are left out, none is relabelled); ``none`` (all samples
+    with their observed labels: the consistency term alone)."""
     rounds: int = 3
     """How often probes are trained and the samples split (``rounds``)."""
     probes: int = 5
@@ -108,15 +108,16 @@ class TadConfig:
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        require_known("tad.mode", self.mode, MODES)
-        require_known("tad.threshold_rule", self.threshold_rule, RULES)
-        require_known("tad.reliability", self.reliability, READINGS)
-        require_known("tad.accept", self.accept, ACCEPT)
+        require_known("mode", self.mode, MODES)
+        require_known("loops", self.loops, LOOPS)
+        require_known("threshold_rule", self.threshold_rule, RULES)
+        require_known("reliability", self.reliability, READINGS)
+        require_known("accept", self.accept, ACCEPT)
         counts = ("rounds", "probes", "probe_epochs", "loss_epochs", "anchors_per_class", "anchor_epochs", "top_k")
         for name in (*counts, "anchor_iterations", "pca_dim"):
             value = getattr(self, name)
             if value is not None and value < 1:
-                raise RequestError(f"tad.{name} must be at least 1, but got {value}")
+                raise RequestError(f"{name} must be at least 1, but got {value}")
         not_negative = (
             "warmup_epochs",
             "minimum_trusted",
@@ -126,19 +127,28 @@ class TadConfig:
         )
         for name in not_negative:
             if not getattr(self, name) >= 0:
-                raise RequestError(f"tad.{name} must be 0 or more, but got {getattr(self, name)}")
+                raise RequestError(f"{name} must be 0 or more, but got {getattr(self, name)}")
         if not self.log_zero < 0:
-            raise RequestError(f"tad.log_zero must be below 0, but got {self.log_zero}")
+            raise RequestError(f"log_zero must be below 0, but got {self.log_zero}")
         for name in ("loss_epochs", "anchor_epochs"):
             if getattr(self, name) > self.probe_epochs:
                 raise RequestError(
-                    f"tad.{name} must be at most tad.probe_epochs, but got {getattr(self, name)} "
-                    f"with {self.probe_epochs}"
+                    f"{name} must be at most probe_epochs, but got {getattr(self, name)} with {self.probe_epochs}"
                 )
         if not self.accept_shares or not all(0 <= share <= 1 for share in self.accept_shares):
             raise RequestError(
-                f"tad.accept_shares must be one or more numbers in [0, 1], but got {list(self.accept_shares)}"
+                f"accept_shares must be one or more numbers in [0, 1], but got {list(self.accept_shares)}"
             )
+
+    @property
+    def outer(self) -> bool:
+        """Whether samples are split by their loss."""
+        return self.loops != "none"
+
+    @property
+    def inner(self) -> bool:
+        """Whether untrusted samples get new labels."""
+        return self.loops == "both"
 
     @property
     def consistency(self) -> float:

@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import itertools
 import math
 from collections.abc import Iterator, Mapping
-from typing import Any, get_type_hints
+from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
 from ddnl_ray.data import Dataset
-from ddnl_ray.distill import METHODS
 from ddnl_ray.errors import RequestError, nearest
+from ddnl_ray.robust import compose
 from ddnl_ray.sweep.schema import SpaceSection, SweepFile
 from ddnl_ray.trial import TrialConfig
 
 MAX_CORNERS = 10_000
 """Corners of a search space that are tried against the method's own rules."""
-
-
-def own_values(values: Mapping[str, Any], method: str) -> dict[str, Any]:
-    """Return the parameters of one method, without its prefix."""
-    prefix = f"{method}."
-    return {name.removeprefix(prefix): value for name, value in values.items() if name.startswith(prefix)}
 
 
 def check_parameter_names(sweep: SweepFile) -> None:
@@ -34,11 +27,7 @@ def check_parameter_names(sweep: SweepFile) -> None:
         RequestError: A name is unknown or set twice, or a grid axis is not a list.
     """
     places = {"params": sweep.params, "search.space": sweep.search.space, "grid": sweep.grid.parameters}
-    known = [
-        f"{method}.{field.name}"
-        for method in dict.fromkeys(sweep.grid.method)
-        for field in dataclasses.fields(METHODS[method].config)
-    ]
+    known = list(dict.fromkeys(name for method in sweep.grid.method for name in compose(method).parameters))
     seen: dict[str, str] = {}
     for place, names in places.items():
         for name in names:
@@ -74,24 +63,25 @@ def check_values(sweep: SweepFile, config: TrialConfig) -> None:
     Raises:
         RequestError: A value has another type, or is not finite.
     """
-    types = _validators(config.method)
-    space = own_values(sweep.search.space, config.method)
+    composition, types = compose(config.method), _validators(config.method)
+    space = composition.own(sweep.search.space)
     values = [(name, value) for name, value in config.params.items() if name not in space]
     values += [(name, value) for name, item in space.items() for value in ends(item)]
     for name, value in values:
+        full = name if "." in name else f"{composition.base}.{name}"
         try:
-            types[name].validate_python(value, strict=True)
+            types[name].validate_python(tuple(value) if isinstance(value, list) else value, strict=True)
         except ValidationError as error:
             reason = error.errors()[0]["msg"]
-            raise RequestError(f"{config.method}.{name}: {reason}, but got {value!r}") from error
+            raise RequestError(f"{full}: {reason}, but got {value!r}") from error
         if isinstance(value, float) and not math.isfinite(value):
-            raise RequestError(f"{config.method}.{name} must be finite, but got {value}")
+            raise RequestError(f"{full} must be finite, but got {value}")
 
 
 @functools.cache
 def _validators(method: str) -> dict[str, TypeAdapter[Any]]:
     """Return a validator for the type of every parameter of a method."""
-    return {name: TypeAdapter(kind) for name, kind in get_type_hints(METHODS[method].config).items()}
+    return {name: TypeAdapter(kind) for name, kind in compose(method).types.items()}
 
 
 def ends(space: SpaceSection) -> list[Any]:

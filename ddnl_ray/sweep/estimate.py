@@ -12,9 +12,10 @@ import torch
 from ddnl_ray.experts import ExpertStore
 from ddnl_ray.experts.buffer import DTYPES
 from ddnl_ray.models import Flat, build
+from ddnl_ray.robust.stages import TunedSource
 from ddnl_ray.seeds import SeedTree
 from ddnl_ray.sweep.ledger import Ledger, trial_name
-from ddnl_ray.sweep.needs import Need, needs
+from ddnl_ray.sweep.needs import CellNeed, needs
 from ddnl_ray.sweep.plan import Cell, Plan
 from ddnl_ray.sweep.probe import Probe
 from ddnl_ray.sweep.studies import Studies
@@ -32,14 +33,14 @@ class _Work:
         object_store_bytes: What all experts take in the object store.
     """
 
-    need: Need
+    need: CellNeed
     experts: int
     epochs: int
     store_bytes: int
     object_store_bytes: int
 
     @classmethod
-    def of(cls, plan: Plan, need: Need, reach: list[int]) -> _Work:
+    def of(cls, plan: Plan, need: CellNeed, reach: list[int]) -> _Work:
         """Return what is to be done for experts that are stored up to the epochs ``reach``."""
         data, recipe = plan.data[need.cell.zca], need.buffer.recipe
         network = build(recipe.network, data.input_shape, data.num_classes, SeedTree.root(0).torch(), "cpu")
@@ -47,10 +48,12 @@ class _Work:
         weights, snapshot = (Flat(network).num_params * each.itemsize for each in (torch.float32, dtype))
         end = weights * ((dtype != torch.float32) + (recipe.momentum > 0))
         short = [epoch for epoch in reach if epoch < need.train_to]
+        tuned = need.buffer.policy.num_epochs if isinstance(need.buffer.policy, TunedSource) else 0
+        left = (need.train_to - epoch if tuned else need.train_to - max(epoch, 0) for epoch in short)
         return cls(
             need,
             experts=len(short),
-            epochs=sum(need.train_to - max(epoch, 0) for epoch in short),
+            epochs=sum(left) * (tuned or 1),
             store_bytes=sum((need.train_to - epoch) * snapshot + end for epoch in short),
             object_store_bytes=need.num_experts * len(need.epochs) * snapshot,
         )

@@ -1,65 +1,81 @@
-"""Which expert snapshots a sweep reads, and which experts must be trained for that."""
+"""What a sweep needs before its trials: which expert snapshots are read, and what must be made for that, in order."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 
-from ddnl_ray.experts import BufferId, ExpertStore, groups
+from ddnl_ray.experts import ExpertStore
 from ddnl_ray.experts.precision import require_precision
+from ddnl_ray.robust import Derived
 from ddnl_ray.sweep.plan import Cell, Plan
+from ddnl_ray.trial.prepare import Need, needs_of
 
 
 @dataclass(frozen=True)
-class Need:
-    """An expert buffer that a sweep needs.
+class CellNeed(Need):
+    """What a sweep reads of a buffer.
 
     Attributes:
-        buffer: What it is.
         cell: A cell that needs it (its labels and data are those of all that do).
-        num_experts: How many experts.
-        last_epoch: The last epoch that matching reads in any of its cells.
-        finals: The final epochs that its cells read beside those.
     """
 
-    buffer: BufferId
     cell: Cell
-    num_experts: int
-    last_epoch: int
-    finals: frozenset[int]
-
-    @property
-    def epochs(self) -> tuple[int, ...]:
-        """The epochs that are read, ascending."""
-        return tuple(sorted({*range(self.last_epoch + 1), *self.finals}))
-
-    @property
-    def train_to(self) -> int:
-        """The epoch up to which experts are trained: the last that is read."""
-        return self.epochs[-1]
-
-    def groups(self, store: ExpertStore, at_once: int) -> list[list[int]]:
-        """Return the experts that are to be trained, in groups that train together."""
-        return groups(dict(enumerate(store.reach(self.buffer.key, self.num_experts))), self.train_to, at_once)
 
 
-def needs(plan: Plan, cells: list[Cell]) -> dict[str, Need]:
-    """Return the expert buffers that cells need, by key."""
-    found: dict[str, Need] = {}
+@dataclass
+class Stage:
+    """What can be made at once: first everything derived, then the buffers.
+
+    Attributes:
+        derived: By key, each with a cell that needs it.
+        buffers: By key.
+    """
+
+    derived: dict[str, tuple[Derived, Cell]] = field(default_factory=dict)
+    buffers: dict[str, CellNeed] = field(default_factory=dict)
+
+
+def stages(plan: Plan, cells: Iterable[Cell]) -> list[Stage]:
+    """Return what cells need, in the order in which it is made.
+
+    A stage depends on those before it: extractors and forgetting times, curated labels, experts, subsets, targets.
+    Cells whose trials prepare themselves are left out.
+    """
+    found: list[Stage] = []
+
+    def at(place: int) -> Stage:
+        found.extend(Stage() for _ in range(place + 1 - len(found)))
+        return found[place]
+
     for cell in cells:
-        buffer = plan.buffer(cell)
-        if buffer is None:
+        preparation = plan.preparation(cell)
+        if preparation is None or cell.prepares_itself:
             continue
-        num, last = cell.config.num_experts, cell.last_epoch
-        finals = frozenset({buffer.recipe.epochs} if cell.reads_final else ())
-        old = found.get(buffer.key)
-        if old is not None:
-            num, last = max(num, old.num_experts), max(last, old.last_epoch)
-            finals |= old.finals
-        found[buffer.key] = Need(buffer, cell, num, last, finals)
+        for place, derived in enumerate(preparation.first):
+            at(place).derived[derived.key] = derived, cell
+        for place, derived in enumerate(preparation.then, start=2):
+            at(place).derived[derived.key] = derived, cell
+        for place, need in enumerate(needs_of(cell.config, preparation, **cell.highest), start=1):
+            buffers, key = at(place).buffers, need.buffer.key
+            buffers[key] = _merged(buffers.get(key), need, cell)
     return found
 
 
-def verify_experts(needed: dict[str, Need], store: ExpertStore, rebuild: bool) -> None:
+def needs(plan: Plan, cells: Iterable[Cell]) -> dict[str, CellNeed]:
+    """Return the buffers that cells need, by key, in the order in which they are made."""
+    return {key: need for stage in stages(plan, cells) for key, need in stage.buffers.items()}
+
+
+def _merged(old: CellNeed | None, need: Need, cell: Cell) -> CellNeed:
+    """Return what is read of a buffer by a cell and those before it."""
+    if old is None:
+        return CellNeed(need.buffer, need.num_experts, need.last_epoch, need.finals, cell)
+    num, last = max(old.num_experts, need.num_experts), max(old.last_epoch, need.last_epoch)
+    return CellNeed(need.buffer, num, last, old.finals | need.finals, cell)
+
+
+def verify_experts(needed: dict[str, CellNeed], store: ExpertStore, rebuild: bool) -> None:
     """Check the stored experts that a sweep will read or train on from.
 
     Raises:
@@ -72,7 +88,7 @@ def verify_experts(needed: dict[str, Need], store: ExpertStore, rebuild: bool) -
             store.verify(key, need.num_experts, need.epochs)
 
 
-def require_trainable(needed: dict[str, Need], store: ExpertStore, device: str) -> None:
+def require_trainable(needed: dict[str, CellNeed], store: ExpertStore, device: str) -> None:
     """Check that what the store lacks can be trained on a device.
 
     Raises:

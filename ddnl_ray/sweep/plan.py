@@ -14,16 +14,17 @@ from typing import Any
 import torch
 
 from ddnl_ray.data import Dataset, PrepareConfig, PreparedData, load, prepare
-from ddnl_ray.distill import METHODS
 from ddnl_ray.errors import RequestError
-from ddnl_ray.experts import BufferId
+from ddnl_ray.features import SimclrConfig
 from ddnl_ray.files import digest
 from ddnl_ray.models import NetworkSpec
 from ddnl_ray.noise import NoiseConfig, NoisyLabels, apply_noise
-from ddnl_ray.recipes import RECIPES, Recipe
-from ddnl_ray.sweep.checks import check_parameter_names, check_selection, check_values, corners, ends, own_values
+from ddnl_ray.recipes import RECIPES, Recipe, extractor_of, part_settings
+from ddnl_ray.robust import LATE, Composition, Preparation, compose
+from ddnl_ray.sweep.checks import check_parameter_names, check_selection, check_values, corners, ends
 from ddnl_ray.sweep.schema import NoiseSection, SpaceSection, SweepFile
 from ddnl_ray.trial import TrialConfig
+from ddnl_ray.trial.prepare import preparation_of
 
 
 @dataclass(frozen=True)
@@ -52,17 +53,22 @@ class Cell:
         return self.config.noise, self.config.noise_seed
 
     @property
-    def last_epoch(self) -> int:
-        """The last expert epoch that matching can read in any trial of the study."""
-        kind = METHODS[self.config.method]
-        highest = {name: _highest(space) for name, space in self.space.items()}
-        reach = {name: value for name, value in highest.items() if name in ("max_start_epoch", "expert_epochs")}
-        return int(kind.config(**{**self.config.params, **reach}).last_epoch)
+    def highest(self) -> dict[str, int]:
+        """The largest values in the study of the searched parameters that say how far experts are read."""
+        reach = ("max_start_epoch", "expert_epochs")
+        return {name: int(_highest(space)) for name, space in self.space.items() if name in reach}
 
     @property
-    def reads_final(self) -> bool:
-        """Whether the trials read the experts' last epoch too."""
-        return METHODS[self.config.method].method.reads_final
+    def last_epoch(self) -> int:
+        """The last expert epoch that matching can read in any trial of the study."""
+        settings = compose(self.config.method).settings({**self.config.params, **self.highest})
+        return int(settings.base.last_epoch)
+
+    @property
+    def prepares_itself(self) -> bool:
+        """Whether each trial makes its own experts, because the study searches what they depend on."""
+        tuned = "tiat" in compose(self.config.method).parts
+        return any(("." in name and name not in LATE) or (tuned and name == "expert_epochs") for name in self.space)
 
 
 @dataclass(frozen=True)
@@ -86,19 +92,9 @@ class Plan:
         """Trials of all studies together."""
         return sum(cell.trials for cell in self.cells)
 
-    def buffer(self, cell: Cell) -> BufferId | None:
-        """Return the expert buffer that a cell needs."""
-        config = cell.config
-        if config.experts is None:
-            return None
-        data, labels = self.data[cell.zca], self.labels[cell.labels_key]
-        return BufferId(
-            data.fingerprint,
-            labels.select(data.train_index).sha256,
-            config.experts,
-            config.expert_seed,
-            config.expert_dtype,
-        )
+    def preparation(self, cell: Cell) -> Preparation | None:
+        """Return what is made before a cell's trials; None: nothing."""
+        return preparation_of(cell.config, self.data[cell.zca], self.labels[cell.labels_key])
 
 
 def make_plan(sweep: SweepFile) -> Plan:
@@ -116,15 +112,17 @@ def make_plan(sweep: SweepFile) -> Plan:
     data: dict[bool, PreparedData] = {}
     cells: dict[str, Cell] = {}
     for noise, method, ipc, noise_seed, seed, axes in _combinations(sweep, noises):
-        recipe = RECIPES[method](dataset.name, ipc or 0, noise)
+        composition = compose(method)
+        recipe = RECIPES[composition.base](dataset.name, ipc or 0, noise)
         zca = recipe.zca if section.zca is None else section.zca
         if zca not in data:
             data[zca] = prepare(dataset, _prepare_config(sweep, zca))
-        config = _trial_config(sweep, recipe, method, noise, data[zca])
-        config = dataclasses.replace(config, ipc=ipc, noise_seed=noise_seed, seed=seed)
-        config = dataclasses.replace(config, params={**config.params, **own_values(axes, method)})
+        config = _trial_config(sweep, recipe, composition, noise, data[zca])
+        config = dataclasses.replace(config, method=method, ipc=ipc, noise_seed=noise_seed, seed=seed)
+        config = dataclasses.replace(config, params={**config.params, **composition.own(axes)})
         check_values(sweep, config)
-        cell = _cell(sweep, config, zca, recipe.source, own_values(axes, method))
+        config = _with_anchors(sweep, config, dataset.name)
+        cell = _cell(sweep, config, zca, recipe.source, composition.own(axes))
         cells.setdefault(cell.name, cell)
         _check_cell(cell, data[zca], labels[cell.labels_key])
     return Plan(sweep, tuple(cells.values()), data, labels)
@@ -192,13 +190,15 @@ def _given(**values: Any) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-def _trial_config(sweep: SweepFile, recipe: Recipe, method: str, noise: NoiseConfig, data: PreparedData) -> TrialConfig:
+def _trial_config(
+    sweep: SweepFile, recipe: Recipe, composition: Composition, noise: NoiseConfig, data: PreparedData
+) -> TrialConfig:
     """Lay the sweep's changes over a recipe."""
     budget, model = sweep.budget, sweep.model
     network = recipe.network
     if model.name is not None or model.width is not None:
         network = NetworkSpec(model.name or network.name, model.width if model.width is not None else network.width)
-    full = method == "full"
+    full = composition.base == "full"
     training = sweep.evaluate.full if full else sweep.evaluate
     epochs = training.epochs
     if epochs is None:
@@ -211,7 +211,9 @@ def _trial_config(sweep: SweepFile, recipe: Recipe, method: str, noise: NoiseCon
     params = dict(recipe.params)
     if "iterations" in params and budget.iterations is not None:
         params["iterations"] = budget.iterations
-    params |= own_values(sweep.params, method)
+    for part in composition.configs:
+        params |= part_settings(part, data.name)
+    params |= composition.own(sweep.params)
     experts = recipe.experts
     if experts is not None:
         own = _given(**{name: getattr(sweep.experts, name) for name in type(sweep.experts).model_fields})
@@ -222,7 +224,7 @@ def _trial_config(sweep: SweepFile, recipe: Recipe, method: str, noise: NoiseCon
         data=data.fingerprint,
         dataset=data.name,
         noise=noise,
-        method=method,
+        method=composition.base,
         params=params,
         ipc=None,
         network=network,
@@ -239,9 +241,37 @@ def _trial_config(sweep: SweepFile, recipe: Recipe, method: str, noise: NoiseCon
     )
 
 
+def _with_anchors(sweep: SweepFile, config: TrialConfig, dataset: str) -> TrialConfig:
+    """Give a configuration with TAD its extractor, and the base's setting at as many images as there are anchors.
+
+    So the anchors, and with them the experts, are the same for every IPC.
+    """
+    composition = compose(config.method)
+    if "tad" not in composition.parts:
+        return config
+    tad = composition.settings(config.params).parts["tad"]
+    if not tad.inner:
+        return config
+    params = dict(RECIPES[composition.base](dataset, tad.anchors_per_class, config.noise).params)
+    own = composition.own(sweep.params)
+    params |= {name: value for name, value in own.items() if "." not in name}
+    return dataclasses.replace(config, anchor_params=params, extractor=_extractor(sweep, dataset))
+
+
+def _extractor(sweep: SweepFile, dataset: str) -> SimclrConfig:
+    """Lay the sweep's changes over the data set's extractor."""
+    section, config = sweep.extractor, extractor_of(dataset)
+    network = config.network
+    if section.network is not None or section.width is not None:
+        same = section.network in (None, network.name)
+        network = NetworkSpec(section.network or network.name, section.width or (network.width if same else None))
+    changes = _given(epochs=section.epochs, batch_size=section.batch_size, lr=section.lr)
+    return dataclasses.replace(config, network=network, **changes)
+
+
 def _cell(sweep: SweepFile, config: TrialConfig, zca: bool, source: str, axes: dict[str, Any]) -> Cell:
     """Name a cell and give it its study."""
-    space = own_values(sweep.search.space, config.method)
+    space = compose(config.method).own(sweep.search.space)
     search = sweep.search if space else sweep.search.model_copy(update={"trials": 1})
     identity = {
         "config": config.identity,
@@ -268,14 +298,14 @@ def _check_cell(cell: Cell, data: PreparedData, labels: NoisyLabels) -> None:
         RequestError: A parameter, the network, the experts or the ipc does not fit.
     """
     config = cell.config
-    kind = METHODS[config.method]
+    composition = compose(config.method)
     try:
-        kind.config(**config.params)
+        composition.settings(config.params)
     except RequestError as error:
         raise RequestError(f"{config.method} in cell {cell.name}: {error}") from error
     for corner in corners(cell.space):
         try:
-            kind.config(**{**config.params, **corner})
+            composition.settings({**config.params, **corner})
         except RequestError as error:
             raise RequestError(f"search.space of {config.method} holds {corner}, but {error}") from error
     for network in (config.network, *config.eval_networks):
@@ -284,7 +314,7 @@ def _check_cell(cell: Cell, data: PreparedData, labels: NoisyLabels) -> None:
         raise RequestError(
             f"{config.method} reads experts up to epoch {cell.last_epoch} (max_start_epoch - 1 + expert_epochs), but "
             f"they train for {config.experts.epochs}; raise budget.expert_epochs or lower "
-            f"params.{config.method}.max_start_epoch"
+            f"params.{composition.base}.max_start_epoch"
         )
     if config.ipc is None:
         return

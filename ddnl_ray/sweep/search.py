@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from ddnl_ray.distill import METHODS
+from ddnl_ray.robust import compose
 from ddnl_ray.seeds import SeedTree
 from ddnl_ray.sweep.plan import Cell
 from ddnl_ray.sweep.schema import SearchSection, SpaceSection, StopperSection
@@ -62,8 +62,8 @@ def suggest(
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     distributions = {name: distribution(space) for name, space in cell.space.items()}
-    settings = METHODS[cell.config.method].config(**cell.config.params)
-    default = {name: getattr(settings, name) for name in cell.space}
+    settings = compose(cell.config.method).settings(cell.config.params)
+    default = {name: settings.value(name) for name in cell.space}
     if number == 0 and all(_holds(distributions[name], value) for name, value in default.items()):
         return default
     seed = SeedTree.root(cell.config.seed).child("search", cell.name, number).entropy() % 2**32

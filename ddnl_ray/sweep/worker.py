@@ -14,14 +14,16 @@ import torch
 from ray import tune
 
 from ddnl_ray.data import PreparedData
-from ddnl_ray.experts import BufferId, ExpertStore, build_experts
+from ddnl_ray.experts import BufferId, ExpertStore
 from ddnl_ray.noise import NoisyLabels
+from ddnl_ray.robust import Derived, Inputs, Preparation, build_buffer, trusted
 from ddnl_ray.sweep.ledger import Ledger
 from ddnl_ray.sweep.options import trial_options
 from ddnl_ray.sweep.schema import SweepFile
 from ddnl_ray.sweep.shared import SharedExperts
 from ddnl_ray.sweep.studies import Job
 from ddnl_ray.trial import TrialInputs, run_trial
+from ddnl_ray.trial.prepare import make_inputs, trust_of
 
 
 @dataclass(frozen=True)
@@ -38,26 +40,41 @@ class SharedData:
 
 
 @dataclass(frozen=True)
+class Prepared:
+    """What was made for a trial.
+
+    Attributes:
+        preparation: What it is.
+        experts: Its experts.
+        targets: Its second targets, or None.
+    """
+
+    preparation: Preparation
+    experts: SharedExperts
+    targets: SharedExperts | None
+
+
+@dataclass(frozen=True)
 class Payload:
     """A trial as it travels: names and references, no arrays.
 
     Attributes:
         run: The run folder.
+        store: The store of experts and derived things; every node can read it.
         sweep: The sweep file.
         job: The trial.
         data: Its prepared data.
         labels: Reference to its noisy labels.
-        experts: Its experts, where it needs them.
-        expert_key: Their buffer's name.
+        prepared: What was made for it; None: the trial needs nothing, or makes it itself.
     """
 
     run: str
+    store: str
     sweep: SweepFile
     job: Job
     data: SharedData
     labels: Any
-    experts: SharedExperts | None
-    expert_key: str | None
+    prepared: Prepared | None
 
 
 def run_payload(config: dict[str, Any]) -> None:
@@ -68,11 +85,41 @@ def run_payload(config: dict[str, Any]) -> None:
     device = prepare_process(sweep.resources.cpu, sweep.resources.gpu)
     data = shared_data(payload.data, device)
     labels: NoisyLabels = ray.get(payload.labels)
-    inputs = TrialInputs(data, labels, payload.experts, payload.expert_key)
+    inputs = _inputs(payload, data, labels)
     rows = run_trial(job.config, inputs, ledger.run / "trials" / job.trial, trial_options(sweep, job))
     finished = ledger.publish(job.trial, rows, sweep.search.select_on)
     release_memory()
     tune.report({"value": finished.value if finished.value is not None else 0.0})
+
+
+def _inputs(payload: Payload, data: PreparedData, labels: NoisyLabels) -> TrialInputs:
+    """Return a trial's inputs, made here where nothing was made before."""
+    store, prepared, config = ExpertStore(Path(payload.store)), payload.prepared, payload.job.config
+    if prepared is None:
+        at_once = payload.sweep.experts.group_size(on_gpu=data.train_images.is_cuda)
+        return make_inputs(config, data, labels, store, at_once)
+    observed = labels.labels[data.train_index.cpu()].to(data.train_images.device)
+    preparation = prepared.preparation
+    return TrialInputs(
+        data,
+        labels,
+        experts=prepared.experts,
+        expert_key=preparation.experts.key,
+        trusted=trusted(preparation, observed, store.root),
+        targets=prepared.targets,
+        trust=trust_of(preparation, data, labels, store),
+    )
+
+
+@ray.remote(max_retries=3)  # type: ignore[untyped-decorator]
+def run_derived(
+    arrays: Any, meta: dict[str, Any], labels: NoisyLabels, derived: Derived, root: str, cpu: float, gpu: float
+) -> None:
+    """Make something derived, into the store."""
+    device = prepare_process(cpu, gpu)
+    data = _views(arrays, meta).to(device)
+    observed = labels.labels[data.train_index.cpu()].to(device)
+    derived.build(Inputs(data, observed, ExpertStore(Path(root))))
 
 
 @ray.remote(max_retries=3)  # type: ignore[untyped-decorator]
@@ -89,7 +136,7 @@ def run_experts(
 ) -> None:
     """Train experts of a buffer together, up to an epoch, into the store."""
     device = prepare_process(cpu, gpu)
-    build_experts(_views(arrays, meta).to(device), labels, buffer, indices, last_epoch, ExpertStore(Path(root)))
+    build_buffer(_views(arrays, meta).to(device), labels, buffer, indices, last_epoch, ExpertStore(Path(root)))
 
 
 def prepare_process(cpu: float, gpu: float) -> torch.device:

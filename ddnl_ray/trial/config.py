@@ -11,10 +11,14 @@ from typing import Any
 from ddnl_ray.data import PreparedData
 from ddnl_ray.evaluate import EvalRecipe
 from ddnl_ray.experts import ExpertRecipe, Experts
+from ddnl_ray.features import SimclrConfig
 from ddnl_ray.files import digest
 from ddnl_ray.models import NetworkSpec
 from ddnl_ray.noise import NoiseConfig, NoisyLabels
+from ddnl_ray.robust import Trusted
 from ddnl_ray.seeds import SeedTree
+
+_OPTIONAL = ("extractor", "anchor_params")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,9 +34,9 @@ class TrialConfig:
     noise_seed: int = 0
     """Seed of the noise draw alone."""
     method: str
-    """A name of :data:`ddnl_ray.distill.METHODS`."""
+    """A name of :data:`ddnl_ray.robust.NAMES`: a method of :data:`ddnl_ray.distill.METHODS`, perhaps with parts."""
     params: dict[str, Any]
-    """Hyper-parameters of the method."""
+    """Hyper-parameters of the method, and those of its parts with their prefix (``tad.top_k``)."""
     ipc: int | None
     """Images per class; None for ``full``."""
     network: NetworkSpec
@@ -47,6 +51,10 @@ class TrialConfig:
     """Root seed of the experts."""
     expert_dtype: str = "float32"
     """How their snapshots are stored."""
+    extractor: SimclrConfig | None = None
+    """How the self-supervised extractor is trained, where the method needs one."""
+    anchor_params: dict[str, Any] | None = None
+    """Hyper-parameters with which the base method distils TAD's anchors, where it does."""
     evaluation: EvalRecipe
     """How networks are trained on the set."""
     eval_networks: tuple[NetworkSpec, ...]
@@ -63,7 +71,9 @@ class TrialConfig:
     @property
     def identity(self) -> dict[str, Any]:
         """The values that names are made of."""
-        return dataclasses.asdict(self) | {"experts": self.experts.identity if self.experts is not None else None}
+        values = dataclasses.asdict(self) | {"experts": self.experts.identity if self.experts is not None else None}
+        # Left out where there is none, so that names from before there was a choice hold.
+        return {name: value for name, value in values.items() if name not in _OPTIONAL or value is not None}
 
     @property
     def hash(self) -> str:
@@ -84,12 +94,18 @@ class TrialInputs:
         labels: Observed labels of the whole training set, in file order.
         experts: Expert trajectories, for the methods that need them.
         expert_key: The buffer's name in the store.
+        trusted: The training images, with labels, from which the set starts; None: all, as observed.
+        targets: Second targets of the student, for the methods that have them.
+        trust: What is known of how right the preparation's decisions are, for the trial's folder.
     """
 
     data: PreparedData
     labels: NoisyLabels
     experts: Experts | None = None
     expert_key: str | None = None
+    trusted: Trusted | None = None
+    targets: Experts | None = None
+    trust: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import torch
 from ddnl_ray import __version__
 from ddnl_ray.files import canonical
 from ddnl_ray.results import FORMAT_VERSION
+from ddnl_ray.robust import compose
 from ddnl_ray.trial.config import Options, TrialConfig, TrialInputs
 
 
@@ -20,6 +21,7 @@ def shared_columns(config: TrialConfig, inputs: TrialInputs, options: Options) -
     Natural noise takes the published name of the data set (``cifar10n``). Noise without a nominal rate (natural, or
     drawn from a matrix) has the realised one.
     """
+    composition = compose(config.method)
     device, natural = inputs.data.train_images.device, config.noise.kind == "natural"
     realised = inputs.labels.rate_realised
     rate = 0.0 if config.noise.kind == "none" else config.noise.rate
@@ -33,8 +35,8 @@ def shared_columns(config: TrialConfig, inputs: TrialInputs, options: Options) -
         "noise_rate_realised": realised,
         "label_set": config.noise.labels,
         "noise_seed": config.noise_seed,
-        "base_method": config.method,
-        "variant": "none",
+        "base_method": composition.base,
+        "variant": composition.variant,
         "ipc": config.ipc,
         "backbone": config.network.name,
         "seed": config.seed,

@@ -20,13 +20,14 @@ import torch
 from ddnl_ray import __version__
 from ddnl_ray.card import expected, write_card
 from ddnl_ray.data import Dsa
-from ddnl_ray.distill import METHODS, Distilled, Method, Problem, State
+from ddnl_ray.distill import METHODS, Auxiliary, Distilled, Method, Problem, State
 from ddnl_ray.errors import CorruptFileError
 from ddnl_ray.evaluate import Score, Split, train_and_score
 from ddnl_ray.experts.precision import products
 from ddnl_ray.files import read_tensors, write_atomic, write_json, write_tensors
 from ddnl_ray.models import Flat, NetworkSpec, build
 from ddnl_ray.results import Outcome
+from ddnl_ray.robust import compose
 from ddnl_ray.seeds import SeedTree
 from ddnl_ray.trial.config import Options, TrialConfig, TrialInputs
 from ddnl_ray.trial.outcomes import End, as_outcome, is_out_of_memory
@@ -84,13 +85,13 @@ class _Trial:
         self.total = 0
         self.started = self.saved = time.monotonic()
         self.device = inputs.data.train_images.device
+        self.composition = compose(config.method)
 
     def run(self) -> list[dict[str, Any]]:
         """Distil, evaluate, export; return the rows."""
-        kind = METHODS[self.config.method]
-        settings = kind.config(**self.config.params)
+        settings = self.composition.settings(self.config.params).base
         self.total = total = int(getattr(settings, "iterations", 0))
-        method: Method[Any] = kind.method(settings)
+        method: Method[Any] = METHODS[self.composition.base].method(settings)
         restored = self._restore(method)
         problem = self._problem(method.needs_experts)
         state, best = restored if restored is not None else (method.init(problem, self._seed("distill")), None)
@@ -113,9 +114,16 @@ class _Trial:
         if matches_weights:
             seed = SeedTree.root(0).torch()
             network = Flat(build(config.network, data.input_shape, data.num_classes, seed, self.device))
+        images, labels = data.train_images, self.inputs.labels.labels[data.train_index.cpu()].to(self.device)
+        trusted = self.inputs.trusted
+        if trusted is not None:
+            images, labels = images[trusted.rows], trusted.labels
+        auxiliary = None
+        if self.inputs.targets is not None:
+            auxiliary = Auxiliary(self.inputs.targets, self.composition.settings(config.params).parts["tiat"].beta)
         return Problem(
-            images=data.train_images,
-            labels=self.inputs.labels.labels[data.train_index.cpu()].to(self.device),
+            images=images,
+            labels=labels,
             num_classes=data.num_classes,
             ipc=config.ipc,
             network=network,
@@ -123,6 +131,7 @@ class _Trial:
             experts=self.inputs.experts,
             graph_memory=self.options.graph_memory,
             smaller=self.progress.smaller,
+            auxiliary=auxiliary,
         )
 
     def _step(self, method: Method[Any], state: Any, problem: Problem) -> Any:
@@ -180,6 +189,8 @@ class _Trial:
                 flags = {"is_final": name == "final", "is_selected": same or name == "selected"}
                 place = {"iteration": chosen.iteration, "eval_backbone": network.name, "eval_seed": repeat}
                 rows += [self._scored(score, place | flags) for score in scores]
+        if self.inputs.trust is not None:
+            write_json(self.folder / "trust.json", self.inputs.trust)
         if self.config.ipc is not None:
             self._export(method.export(sets["selected"], problem), rows)
         return rows

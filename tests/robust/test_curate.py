@@ -53,7 +53,7 @@ class Noisy:
     def curate(self, base: tuple[str, dict[str, Any]] = BASE, **changes: Any) -> Curation:
         values = {"rounds": 2, "probes": 1, "probe_epochs": 20, "anchors_per_class": 10, "anchor_iterations": 10}
         config = TadConfig(**(values | changes))
-        embed = self.embed if config.inner and config.outer else None
+        embed = self.embed if config.inner else None
         return curate(self.data.train_images, self.labels.labels, 10, RECIPE, embed, base, None, config, SEED)
 
 
@@ -96,7 +96,7 @@ def test_the_same_seed_gives_the_same_bits(
 
 
 def test_without_the_inner_loop_the_untrusted_are_left_out(noisy: Noisy, curated: Curation) -> None:
-    found = noisy.curate(inner=False)
+    found = noisy.curate(loops="outer")
     assert torch.equal(found.rounds[0].trusted, curated.rounds[0].trusted)
     assert torch.equal(found.labels, noisy.labels.labels)
     assert found.rows.tolist() == found.rounds[1].trusted.nonzero().flatten().tolist()
@@ -108,7 +108,7 @@ def test_without_the_outer_loop_all_is_kept_and_nothing_is_trained(
     noisy: Noisy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "train_probes", None)
-    found = noisy.curate(outer=False)
+    found = noisy.curate(loops="none")
     assert found.rounds == ()
     assert len(found.rows) == 700
     assert torch.equal(found.labels, noisy.labels.labels)
@@ -146,7 +146,7 @@ def test_every_probe_of_every_round_has_a_seed_of_its_own(noisy: Noisy, monkeypa
         return original(*arguments)
 
     monkeypatch.setattr(module, "train_probes", note)
-    noisy.curate(inner=False, rounds=3, probes=2, probe_epochs=4, loss_epochs=1)
+    noisy.curate(loops="outer", rounds=3, probes=2, probe_epochs=4, loss_epochs=1)
     assert len({seed.path for seed in used}) == 6
 
 

@@ -64,7 +64,7 @@ def test_a_larger_share_is_accepted_each_round(clusters: Any) -> None:
 
 
 def test_without_the_inner_loop_nothing_is_relabelled(clusters: Any) -> None:
-    found, whole = split(clusters, inner=False), split(clusters)
+    found, whole = split(clusters, loops="outer"), split(clusters)
     assert torch.equal(found.trusted, whole.trusted)
     assert not found.accepted.any()
     assert torch.equal(found.pseudo_labels, clusters.observed)
@@ -106,18 +106,18 @@ def test_a_class_that_is_never_trusted_for_its_losses_keeps_its_smallest(cluster
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"mode": "round"}, r"unknown tad\.mode 'round': did you mean 'rounds'"),
-        ({"threshold_rule": "mean"}, r"unknown tad\.threshold_rule 'mean'"),
-        ({"reliability": "both"}, r"unknown tad\.reliability 'both'"),
-        ({"accept": "none"}, r"unknown tad\.accept 'none'"),
-        ({"rounds": 0}, r"tad\.rounds must be at least 1, but got 0"),
-        ({"pca_dim": 0}, r"tad\.pca_dim must be at least 1, but got 0"),
-        ({"consistency_weight": -0.1}, r"tad\.consistency_weight must be 0 or more, but got -0\.1"),
-        ({"log_zero": 0.0}, r"tad\.log_zero must be below 0, but got 0\.0"),
-        ({"probe_epochs": 2}, r"tad\.loss_epochs must be at most tad\.probe_epochs, but got 3 with 2"),
-        ({"probe_epochs": 3}, r"tad\.anchor_epochs must be at most tad\.probe_epochs, but got 4 with 3"),
-        ({"accept_shares": ()}, r"tad\.accept_shares must be one or more numbers in \[0, 1\], but got \[\]"),
-        ({"accept_shares": (0.5, 1.5)}, r"tad\.accept_shares .* but got \[0\.5, 1\.5\]"),
+        ({"mode": "round"}, r"unknown mode 'round': did you mean 'rounds'"),
+        ({"threshold_rule": "mean"}, r"unknown threshold_rule 'mean'"),
+        ({"reliability": "both"}, r"unknown reliability 'both'"),
+        ({"accept": "none"}, r"unknown accept 'none'"),
+        ({"rounds": 0}, r"rounds must be at least 1, but got 0"),
+        ({"pca_dim": 0}, r"pca_dim must be at least 1, but got 0"),
+        ({"consistency_weight": -0.1}, r"consistency_weight must be 0 or more, but got -0\.1"),
+        ({"log_zero": 0.0}, r"log_zero must be below 0, but got 0\.0"),
+        ({"probe_epochs": 2}, r"loss_epochs must be at most probe_epochs, but got 3 with 2"),
+        ({"probe_epochs": 3}, r"anchor_epochs must be at most probe_epochs, but got 4 with 3"),
+        ({"accept_shares": ()}, r"accept_shares must be one or more numbers in \[0, 1\], but got \[\]"),
+        ({"accept_shares": (0.5, 1.5)}, r"accept_shares .* but got \[0\.5, 1\.5\]"),
     ],
 )
 def test_what_is_out_of_range_is_refused(changes: dict[str, Any], message: str) -> None:
@@ -222,8 +222,8 @@ def test_ablations_in_training(in_training: tuple[TadInTraining, Flat]) -> None:
         config = replace(policy.config, **changes)
         return replace(policy, config=config, reference=None).lesson(0, 5, network, theta)
 
-    assert lesson(outer=False).rows is None
-    split_only = lesson(inner=False)
+    assert lesson(loops="none").rows is None
+    split_only = lesson(loops="outer")
     assert split_only.rows is not None
     assert len(split_only.rows) < 90
     assert torch.equal(split_only.labels, policy.labels)

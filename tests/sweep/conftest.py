@@ -20,8 +20,9 @@ import pytest
 
 from ddnl_ray.results import FORMAT_VERSION
 from ddnl_ray.sweep.plan import Plan, make_plan
+from ddnl_ray.sweep.read import read_sweep
 from ddnl_ray.sweep.runtime import ENVIRONMENT, ray_session
-from ddnl_ray.sweep.schema import SweepFile, read_sweep
+from ddnl_ray.sweep.schema import SweepFile
 
 SWEEP = """
 name: tiny

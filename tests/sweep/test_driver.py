@@ -36,8 +36,10 @@ class Shelf:
     def labels(self, cell: Any) -> str:
         return f"labels {cell.labels_key[1]}"
 
-    def experts(self, cell: Any) -> tuple[str | None, str | None]:
-        return (None, None) if cell.config.experts is None else ("experts", "key")
+    root = "store"
+
+    def prepared(self, cell: Any) -> str | None:
+        return None if cell.config.experts is None else "prepared"
 
 
 class Watcher:
@@ -66,7 +68,8 @@ def test_a_trial_travels_as_names_and_references(execution: Execution) -> None:
     assert started is not None
     payload = started["payload"]
     assert payload.run == str(execution.ledger.run.resolve())
-    assert (payload.data, payload.labels, payload.experts, payload.expert_key) == ("data False", "labels 0", None, None)
+    assert (payload.data, payload.labels, payload.prepared) == ("data False", "labels 0", None)
+    assert payload.store == "store"
     assert payload.job.trial.endswith("-0000")
 
 
@@ -177,11 +180,12 @@ def test_a_cell_sees_its_own_experts_of_a_shared_buffer(plan: MakePlan, tmp_path
 
     made = plan("grid.noise=[{kind: none}]", "grid.method=[datm]", "search.space={}")
     (cell,) = made.cells
-    shelf = _Shelf(None, made)
+    shelf = _Shelf(None, made, ExpertStore(tmp_path))
     (key,) = needs(made, [cell])
     shelf._sources[key] = BufferSource(key, 7, (0, 1, 2, 3, 8), "float32")
-    experts, named = shelf.experts(cell)
-    assert (named, len(experts), experts.final_epoch) == (key, 2, 3)
+    prepared = shelf.prepared(cell)
+    assert (prepared.preparation.experts.key, prepared.targets) == (key, None)
+    assert (len(prepared.experts), prepared.experts.final_epoch) == (2, 3)
 
 
 def test_only_the_epochs_that_are_read_are_verified(plan: MakePlan, tmp_path: Path) -> None:

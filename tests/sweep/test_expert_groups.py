@@ -17,7 +17,7 @@ from ddnl_ray.sweep import driver, local
 from ddnl_ray.sweep.driver import Machine, run_sweep
 from ddnl_ray.sweep.estimate import estimate
 from ddnl_ray.sweep.local import build_all
-from ddnl_ray.sweep.needs import Need, needs, require_trainable
+from ddnl_ray.sweep.needs import CellNeed, needs, require_trainable, stages
 from ddnl_ray.sweep.plan import Plan
 from ddnl_ray.sweep.schema import ExpertsSection
 
@@ -60,12 +60,12 @@ class Task:
     def get(self, reference: int) -> None: ...
 
 
-def only_need(plan: Plan) -> Need:
+def only_need(plan: Plan) -> CellNeed:
     (need,) = needs(plan, list(plan.cells)).values()
     return need
 
 
-def keep(store: ExpertStore, need: Need, index: int, last: int) -> None:
+def keep(store: ExpertStore, need: CellNeed, index: int, last: int) -> None:
     """Store an expert that was trained up to an epoch."""
     store.save(need.buffer, index, Trajectory(torch.zeros(last + 1, 3), [0.0] * last))
 
@@ -99,9 +99,13 @@ def test_a_task_trains_a_group(
     keep(store, need, 3, 1)
     monkeypatch.setattr("ddnl_ray.sweep.worker.run_experts", task)
     shelf: Any = SimpleNamespace(
-        plan=made, data=lambda cell: SimpleNamespace(arrays="arrays", meta={}), labels=lambda cell: "labels"
+        plan=made,
+        store=store,
+        root=str(tmp_path),
+        data=lambda cell: SimpleNamespace(arrays="arrays", meta={}),
+        labels=lambda cell: "labels",
     )
-    driver._build_experts(task, shelf, {need.buffer.key: need}, store, watcher)
+    driver._prepare(task, shelf, stages(made, made.cells), watcher)
     assert task.asked == [{"num_cpus": 1, "num_gpus": made.sweep.resources.gpu}]
     assert task.groups == groups
     assert watcher.seen == [(count, 6) for count in counts]
@@ -114,13 +118,13 @@ def test_without_ray_experts_train_in_groups_too(
     key = only_need(made).buffer.key
     single, several = ExpertStore(tmp_path / "single"), ExpertStore(tmp_path / "several")
     assert list(build_all(made, single, "cpu", rebuild=False)) == [(key, 0), (key, 1), (key, 2)]
-    asked, original = [], local.build_experts
+    asked, original = [], local.build_buffer
 
     def note(*arguments: Any) -> None:
         asked.append(arguments[3])
         original(*arguments)
 
-    monkeypatch.setattr(local, "build_experts", note)
+    monkeypatch.setattr(local, "build_buffer", note)
     assert list(build_all(grouped, several, "cpu", rebuild=False)) == [(key, 0), (key, 1), (key, 2)]
     assert asked == [[0, 1], [2]]
     for index in range(3):

@@ -14,8 +14,9 @@ import torch
 from ddnl_ray.errors import DataError, RequestError
 from ddnl_ray.models import NetworkSpec
 from ddnl_ray.noise import NoiseConfig
+from ddnl_ray.sweep.needs import needs
 from ddnl_ray.sweep.plan import Cell, Plan, make_plan
-from ddnl_ray.sweep.schema import read_sweep
+from ddnl_ray.sweep.read import read_sweep
 
 MakePlan = Callable[..., Plan]
 
@@ -205,10 +206,10 @@ def test_cells_of_one_noise_draw_share_their_experts(plan: MakePlan) -> None:
     made = plan("grid.ipc=[1, 2]", "grid.noise_seed=[0, 1]", "grid.noise=[{kind: symmetric, rate: 0.4}]")
     keys: dict[int, set[str]] = {}
     for cell in made.cells:
-        buffer = made.buffer(cell)
-        assert (buffer is None) == (cell.config.method != "datm")
-        if buffer is not None:
-            keys.setdefault(cell.config.noise_seed, set()).add(buffer.key)
+        preparation = made.preparation(cell)
+        assert (preparation is None) == (cell.config.method != "datm")
+        if preparation is not None:
+            keys.setdefault(cell.config.noise_seed, set()).add(preparation.experts.key)
     assert [len(own) for own in keys.values()] == [1, 1]
     assert keys[0] != keys[1]
 
@@ -234,10 +235,12 @@ def test_a_window_must_lie_in_the_training_of_the_recipe(plan: MakePlan) -> None
     """Also for a method that does not read the end of it."""
     mtt = ("grid.method=[mtt]", "search.space={}", "params={}", "params={mtt.max_start_epoch: 3, mtt.expert_epochs: 1}")
     made = plan(*mtt, "budget.expert_epochs=3")
-    assert {(cell.last_epoch, cell.reads_final) for cell in made.cells} == {(3, False)}
+    assert {cell.last_epoch for cell in made.cells} == {3}
+    assert {need.epochs for need in needs(made, made.cells).values()} == {(0, 1, 2, 3)}
     with pytest.raises(RequestError, match=r"mtt reads experts up to epoch 3 .* but they train for 2"):
         plan(*mtt, "budget.expert_epochs=2")
-    assert only(plan("grid.noise=[{kind: none}]"), "datm").reads_final
+    longer = plan("grid.noise=[{kind: none}]", "budget.expert_epochs=5")
+    assert {need.epochs[-1] for need in needs(longer, longer.cells).values()} == {5}
 
 
 def test_unknown_grid_keys_are_named_with_the_nearest(plan: MakePlan) -> None:

@@ -12,7 +12,8 @@ import yaml
 from pydantic import BaseModel
 
 from ddnl_ray.errors import RequestError
-from ddnl_ray.sweep.schema import SweepFile, parse_sweep, read_sweep
+from ddnl_ray.sweep.read import parse_sweep, read_sweep
+from ddnl_ray.sweep.schema import SweepFile
 
 SHIPPED = Path(__file__).parents[2] / "sweeps"
 MINIMAL: dict[str, Any] = {"name": "x", "grid": {"method": ["full"]}}
@@ -84,7 +85,7 @@ def test_the_walk_above_reaches_every_section() -> None:
     places = {".".join(where) for where, _ in SECTIONS}
     assert places == {
         *("", "data", "grid.noise.0", "search", "search.space.x", "evaluate", "evaluate.full", "experts", "budget"),
-        *("model", "resources", "stopper"),
+        *("extractor", "model", "resources", "stopper"),
     }
 
 
@@ -165,13 +166,12 @@ def test_ranges_are_checked(sweep: Read, text: str, message: str) -> None:
     [
         (
             "dtm",
-            r"unknown method 'dtm': did you mean 'datm'\? Known: att, datm, ftd, full, mtt, random, tesla$",
+            r"unknown method 'dtm': did you mean 'datm'\? Known: att, datm, ftd, full, mtt, random, tesla; "
+            r"mtt, ftd, att, tesla, datm also with \+tad, \+sgr, \+tiat, \+sgr\+tiat$",
         ),
-        ("datm+tad", r"'datm\+tad' combines methods, and none of the parts .*; did you mean 'datm'\? Known: "),
-        (
-            "dividemix>datm",
-            r"'dividemix>datm' combines methods, and none of the parts .*; did you mean 'datm'\? Known: ",
-        ),
+        ("random+tad", r"unknown method 'random\+tad': did you mean "),
+        ("datm+tiat+sgr", r"unknown method 'datm\+tiat\+sgr': did you mean 'datm\+tiat'\? Known: "),
+        ("dividemix>datm", r"'dividemix>datm' cleans before it distils, and no cleaner is built .*Known: "),
     ],
 )
 def test_unknown_methods_are_named_with_the_nearest(sweep: Read, method: str, message: str) -> None:

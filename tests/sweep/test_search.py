@@ -27,7 +27,7 @@ SPACE = (
 FRESH = """
 from pathlib import Path
 from ddnl_ray.sweep.plan import make_plan
-from ddnl_ray.sweep.schema import read_sweep
+from ddnl_ray.sweep.read import read_sweep
 from ddnl_ray.sweep.search import Shown, suggest
 
 def result():

@@ -18,7 +18,7 @@ from ddnl_ray.recipes import RECIPES
 from ddnl_ray.sweep import plan as planning
 from ddnl_ray.sweep.checks import check_parameter_names
 from ddnl_ray.sweep.plan import Plan, make_plan
-from ddnl_ray.sweep.schema import read_sweep
+from ddnl_ray.sweep.read import read_sweep
 
 MakePlan = Callable[[str, str | None], Plan]
 

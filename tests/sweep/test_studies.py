@@ -16,7 +16,8 @@ from ddnl_ray.results import Outcome
 from ddnl_ray.seeds import SeedTree
 from ddnl_ray.sweep.ledger import Finished
 from ddnl_ray.sweep.plan import Plan, make_plan
-from ddnl_ray.sweep.schema import SweepFile, parse_sweep
+from ddnl_ray.sweep.read import parse_sweep
+from ddnl_ray.sweep.schema import SweepFile
 from ddnl_ray.sweep.studies import Job, Studies
 
 MakePlan = Callable[..., Plan]

@@ -26,7 +26,8 @@ from ddnl_ray.sweep.local import build_all
 from ddnl_ray.sweep.needs import needs
 from ddnl_ray.sweep.options import trial_options
 from ddnl_ray.sweep.plan import Plan, make_plan
-from ddnl_ray.sweep.schema import SweepFile, read_sweep
+from ddnl_ray.sweep.read import read_sweep
+from ddnl_ray.sweep.schema import SweepFile
 from ddnl_ray.sweep.status import begin
 from ddnl_ray.sweep.studies import Studies
 from ddnl_ray.trial import TrialInputs, run_trial

@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 
 from ddnl_ray.data import PrepareConfig, load, prepare
+from ddnl_ray.features import SimclrConfig
 from ddnl_ray.models import NetworkSpec
 from ddnl_ray.noise import NoiseConfig, NoisyLabels
 from ddnl_ray.results import SCHEMA, SPLITS, read_rows, write_rows
@@ -289,6 +290,8 @@ def test_the_hash_depends_on_every_field(config: Config) -> None:
         "num_experts": 3,
         "expert_seed": 1,
         "expert_dtype": "float16",
+        "extractor": SimclrConfig(),
+        "anchor_params": {"lr_img": 1.0},
         "evaluation": replace(base.evaluation, epochs=5),
         "eval_networks": (NetworkSpec("convnet1", 5),),
         "repeats": 3,

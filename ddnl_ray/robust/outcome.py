@@ -1,0 +1,82 @@
+"""What a preparation has decided: the images from which a synthetic set starts, and how right the decisions are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sklearn.metrics import roc_auc_score
+from torch import Tensor
+
+from ddnl_ray.robust.preparation import Preparation
+from ddnl_ray.robust.rounds import quality
+from ddnl_ray.robust.sgr import SgrConfig
+from ddnl_ray.robust.stages import Curated, Forgotten, Reliable
+
+
+@dataclass(frozen=True)
+class Trusted:
+    """The real images from which a synthetic set starts.
+
+    Attributes:
+        rows: int64 [m], ascending, of the training part.
+        labels: Their labels, int64 [m].
+    """
+
+    rows: Tensor
+    labels: Tensor
+
+
+def trusted(preparation: Preparation, observed: Tensor, root: Path) -> Trusted | None:
+    """Return the images from which a synthetic set starts, on the device of the observed labels; None: all.
+
+    Args:
+        preparation: What was made.
+        observed: Observed labels of the training part, int64 [N].
+        root: The store.
+    """
+    for made in (*preparation.first, *preparation.then):
+        if isinstance(made, Curated):
+            found = made.curation(root)
+            rows = found.rows.to(observed.device)
+            return Trusted(rows, found.labels.to(observed)[rows])
+        if isinstance(made, Reliable) and made.config.init_from_subset:
+            rows = made.read(root)[0]["rows"].to(observed.device)
+            return Trusted(rows, observed[rows])
+    return None
+
+
+def describe_trust(preparation: Preparation, clean: Tensor, observed: Tensor, root: Path) -> dict[str, Any]:
+    """Return how right the decisions of a preparation are.
+
+    ``rounds`` are TAD's (:func:`ddnl_ray.robust.rounds.quality`); ``prior_auc`` and ``confidence_auc`` are the chance
+    that SGR's prior, and the experts' confidence at their end, rank a sample with a true label above one with a wrong
+    label; ``subset`` is TIAT's, with the share of true labels in it.
+
+    Args:
+        preparation: What was made.
+        clean: True labels of the training part, int64 [N].
+        observed: Observed labels, int64 [N].
+        root: The store.
+    """
+    said: dict[str, Any] = {}
+    right = clean.cpu() == observed.cpu()
+    for made in (*preparation.first, *preparation.then):
+        if isinstance(made, Curated):
+            said["rounds"] = quality(made.curation(root), clean.cpu())
+        elif isinstance(made, Forgotten):
+            said["prior_auc"] = _auc(right, made.prior(root, SgrConfig()))
+        elif isinstance(made, Reliable):
+            tensors, _ = made.read(root)
+            rows = tensors["rows"]
+            said["confidence_auc"] = _auc(right, tensors["confidence"])
+            said["subset"] = {"images": len(rows), "precision": float(right[rows].double().mean())}
+    return said
+
+
+def _auc(right: Tensor, scores: Tensor) -> float | None:
+    """Return the area under the ROC curve; None where all labels are true, or all wrong."""
+    if bool(right.all()) or not bool(right.any()):
+        return None
+    return float(roc_auc_score(right.numpy(), scores.numpy()))

@@ -1,0 +1,153 @@
+"""What a trial of a robust method needs before it distils, and how that is made."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from ddnl_ray.data import PreparedData
+from ddnl_ray.experts import BufferId, ExpertRecipe, ExpertStore, Trajectory, build_experts
+from ddnl_ray.features import SimclrConfig
+from ddnl_ray.noise import NoisyLabels
+from ddnl_ray.robust.composition import compose
+from ddnl_ray.robust.derived import Derived
+from ddnl_ray.robust.forgetting import ForgettingConfig
+from ddnl_ray.robust.stages import Curated, Features, Forgotten, Reliable, SgrSource, TadSource, TunedSource, snapshots
+from ddnl_ray.robust.tiat import fine_tune
+
+LATE = ("tiat.beta", "tiat.init_from_subset")
+"""Settings of the parts that nothing which is prepared depends on."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """What determines a preparation.
+
+    Attributes:
+        data: Fingerprint of the prepared data.
+        labels: SHA-256 of the observed labels of its training part.
+        method: A name of :data:`ddnl_ray.robust.composition.NAMES` that needs experts.
+        params: All its hyper-parameters.
+        experts: How experts are trained.
+        num_experts: How many.
+        seed: Root of the seeds of experts and of what is derived.
+        dtype: How snapshots are stored.
+        augment: DSA strategy of students.
+        extractor: How the extractor is trained, for methods that have one.
+        anchor_params: Hyper-parameters with which the base method distils TAD's anchors.
+    """
+
+    data: str
+    labels: str
+    method: str
+    params: Mapping[str, Any]
+    experts: ExpertRecipe
+    num_experts: int
+    seed: int
+    dtype: str
+    augment: str | None
+    extractor: SimclrConfig | None
+    anchor_params: Mapping[str, Any] | None
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """What is made for a trial, in this order.
+
+    Attributes:
+        first: What the experts depend on.
+        experts: The buffer that is matched.
+        then: What depends on the experts.
+        targets: The second targets, a buffer of snapshots by the epoch where a segment starts; None: there are none.
+    """
+
+    first: tuple[Derived, ...]
+    experts: BufferId
+    then: tuple[Derived, ...] = ()
+    targets: BufferId | None = None
+
+    @property
+    def reads_final(self) -> bool:
+        """Whether something is derived from the experts' last epoch."""
+        return bool(self.then)
+
+
+def prepare(setting: Setting) -> Preparation:
+    """Return what a setting needs."""
+    composition = compose(setting.method)
+    settings = composition.settings(setting.params)
+    parts = settings.parts
+    experts = BufferId(setting.data, setting.labels, setting.experts, setting.seed, setting.dtype)
+    if "tad" in parts:
+        curated = _curated(setting, composition.base, parts["tad"])
+        first = (curated.features, curated) if curated.features is not None else (curated,)
+        return Preparation(first, dataclasses.replace(experts, policy=TadSource(curated)))
+    if "sgr" not in parts:
+        return Preparation((), experts)
+    sgr = parts["sgr"]
+    own = {field.name: getattr(sgr, field.name) for field in dataclasses.fields(ForgettingConfig)}
+    forgotten = Forgotten(setting.data, setting.labels, setting.experts.network, ForgettingConfig(**own), setting.seed)
+    scores = SgrSource(forgotten, sgr, setting.num_experts, setting.experts.epochs)
+    if "sgr" in composition.parts:
+        experts = dataclasses.replace(experts, policy=scores)
+    if "tiat" not in parts:
+        return Preparation((forgotten,), experts)
+    tiat = parts["tiat"]
+    reliable = Reliable(scores, experts, tiat)
+    recipe = setting.experts if tiat.lr is None else dataclasses.replace(setting.experts, lr=tiat.lr)
+    tuned = TunedSource(reliable, settings.base.expert_epochs)
+    targets = dataclasses.replace(experts, recipe=recipe, policy=tuned)
+    return Preparation((forgotten,), experts, (reliable,), targets)
+
+
+def _curated(setting: Setting, base: str, tad: Any) -> Curated:
+    """Return TAD's choice; where nothing is relabelled it needs neither extractor nor anchors."""
+    features, params = None, {}
+    if tad.inner:
+        assert setting.extractor is not None
+        assert setting.anchor_params is not None
+        features, params = Features(setting.data, setting.extractor, setting.seed), dict(setting.anchor_params)
+    return Curated(
+        setting.data,
+        setting.labels,
+        base,
+        params,
+        setting.experts,
+        setting.augment,
+        tad,
+        features,
+        setting.seed,
+    )
+
+
+def build_buffer(
+    data: PreparedData,
+    labels: NoisyLabels,
+    buffer: BufferId,
+    indices: Sequence[int],
+    last_epoch: int,
+    store: ExpertStore,
+) -> None:
+    """Train experts, or tune targets, of a buffer up to an epoch, and store what is new (see :func:`build_experts`)."""
+    if not isinstance(buffer.policy, TunedSource):
+        build_experts(data, labels, buffer, indices, last_epoch, store)
+        return
+    observed = labels.labels[data.train_index.cpu()].to(data.train_images.device)
+    rows = buffer.policy.open(store.root, data.train_images, observed).rows
+    for index in indices:
+        (reach,) = [store.reach(buffer.key, index + 1)[index]]
+        epochs = list(range(reach + 1, last_epoch + 1))
+        if not epochs:
+            continue
+        starts = torch.stack(snapshots(store, buffer.policy.reliable.experts, index, epochs)).to(observed.device)
+        seeds = [buffer.seeds(index).child("tune", epoch) for epoch in epochs]
+        num_epochs = buffer.policy.num_epochs
+        tuned = fine_tune(
+            data.train_images, observed, data.num_classes, buffer.recipe, starts, rows, num_epochs, seeds
+        ).cpu()
+        still = torch.zeros_like(tuned[-1]) if buffer.recipe.momentum else None
+        store.save(buffer, index, Trajectory(tuned, [], epochs[0], still))

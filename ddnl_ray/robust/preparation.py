@@ -108,9 +108,11 @@ def _curated(setting: Setting, base: str, tad: Any) -> Curated:
     """Return TAD's choice; where nothing is relabelled it needs neither extractor nor anchors."""
     features, params = None, {}
     if tad.inner:
-        assert setting.extractor is not None
         assert setting.anchor_params is not None
-        features, params = Features(setting.data, setting.extractor, setting.seed), dict(setting.anchor_params)
+        params = dict(setting.anchor_params)
+        if tad.features == "simclr":
+            assert setting.extractor is not None
+            features = Features(setting.data, setting.extractor, setting.seed)
     return Curated(
         setting.data,
         setting.labels,

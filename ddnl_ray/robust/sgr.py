@@ -27,13 +27,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ddnl_ray.errors import RequestError
+from ddnl_ray.errors import RequestError, require_known
 from ddnl_ray.experts.policy import Lesson
 from ddnl_ray.experts.precision import products
 from ddnl_ray.models import Flat
 from ddnl_ray.models.parts import part_size
 from ddnl_ray.robust.forgetting import ForgettingConfig
 from ddnl_ray.robust.neighbours import neighbour_consistency
+
+
+SAMPLING = ("diverse", "fixed")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +52,9 @@ class SgrConfig(ForgettingConfig):
     warmup: float = 0.2
     """Share of the epochs after which the neighbours have their full say."""
     alpha_max: float = 1.0
-    """Scale of the experts' limits: expert p of P mixes in up to ``alpha_max (p - 1) / P``."""
+    """Scale of the experts' limits."""
+    sampling: str = "diverse"
+    """Limit of expert p of P: ``diverse``, ``alpha_max (p - 1) / P``, or ``fixed``, ``alpha_max`` for all."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""
@@ -57,6 +62,7 @@ class SgrConfig(ForgettingConfig):
         for name in ("prior_weight", "floor", "warmup", "alpha_max"):
             if not 0 <= getattr(self, name) <= 1:
                 raise RequestError(f"{name} must lie in [0, 1], but got {getattr(self, name)}")
+        require_known("sampling", self.sampling, SAMPLING)
         if self.neighbours < 1:
             raise RequestError(f"neighbours must be at least 1, but got {self.neighbours}")
 
@@ -90,7 +96,8 @@ class Sgr:
             epoch: Epochs that are done.
         """
         progress = min(epoch / self.warmup_epochs, 1.0) if self.warmup_epochs > 0 else 1.0
-        return progress * self.config.alpha_max * expert / self.num_experts
+        limit = expert / self.num_experts if self.config.sampling == "diverse" else 1.0
+        return progress * self.config.alpha_max * limit
 
     def weights(self, expert: int, epoch: int, network: Flat, theta: Tensor) -> Tensor:
         """Return the reliability of every image, in [0, 1], [N] (Eq. 7).

@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from ddnl_ray.data import Dsa, PreparedData
 from ddnl_ray.experts import ArrayExperts, BufferId, ExpertRecipe, ExpertStore
@@ -95,7 +96,7 @@ class Curated(Derived):
     def make(self, inputs: Inputs) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Run the rounds; experts that split in training get what they judge by, and one round for the first images."""
         data, config = inputs.data, self.config
-        embed = self.features.embed(inputs.store.root, data) if self.features is not None else None
+        embed = self._embed(inputs)
         augment = Dsa(self.augment) if self.augment else None
         base = self.base, self.params
         in_training = config.mode == "in_training" and config.outer
@@ -109,6 +110,16 @@ class Curated(Derived):
             )
             tensors |= {f"{REFERENCE}{name}": tensor for name, tensor in reference.to_tensors().items()}
         return tensors, {"classes": classes}
+
+    def _embed(self, inputs: Inputs) -> Embed | None:
+        """Return what images are compared by; None: nothing is relabelled."""
+        data = inputs.data
+        if not self.config.inner:
+            return None
+        if self.features is not None:
+            return self.features.embed(inputs.store.root, data)
+        mean = pixels(data, data.train_images).mean(0)
+        return lambda images: F.normalize((pixels(data, images) - mean).flatten(1), dim=1)
 
     def curation(self, root: Path) -> Curation:
         """Read the choice."""

@@ -51,6 +51,7 @@ from ddnl_ray.robust.rounds import Curation, Round
 
 MODES = ("rounds", "in_training")
 LOOPS = ("both", "outer", "none")
+FEATURES = ("simclr", "pixels")
 ACCEPT = ("schedule", "all")
 
 
@@ -81,6 +82,8 @@ class TadConfig:
     """Threshold on the confidence: ``class_mean``, ``global_mean`` or ``fixed`` (0.5)."""
     minimum_trusted: int = 20
     """Trusted samples that a class has at least, if it has as many."""
+    features: str = "simclr"
+    """What images are compared by: ``simclr`` (a self-supervised extractor) or ``pixels`` (minus their mean)."""
     anchors_per_class: int = 50
     """Synthetic images per class that stand for it; at most the size of the smallest class."""
     anchor_epochs: int = 4
@@ -110,6 +113,7 @@ class TadConfig:
         """Check the ranges."""
         require_known("mode", self.mode, MODES)
         require_known("loops", self.loops, LOOPS)
+        require_known("features", self.features, FEATURES)
         require_known("threshold_rule", self.threshold_rule, RULES)
         require_known("reliability", self.reliability, READINGS)
         require_known("accept", self.accept, ACCEPT)

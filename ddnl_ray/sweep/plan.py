@@ -255,7 +255,8 @@ def _with_anchors(sweep: SweepFile, config: TrialConfig, dataset: str) -> TrialC
     params = dict(RECIPES[composition.base](dataset, tad.anchors_per_class, config.noise).params)
     own = composition.own(sweep.params)
     params |= {name: value for name, value in own.items() if "." not in name}
-    return dataclasses.replace(config, anchor_params=params, extractor=_extractor(sweep, dataset))
+    extractor = _extractor(sweep, dataset) if tad.features == "simclr" else None
+    return dataclasses.replace(config, anchor_params=params, extractor=extractor)
 
 
 def _extractor(sweep: SweepFile, dataset: str) -> SimclrConfig:

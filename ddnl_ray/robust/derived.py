@@ -74,7 +74,8 @@ class Derived(ABC):
         root = inputs.store.root
         if not self.is_made(root):
             tensors, about = self.make(inputs)
-            kept = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+            # Cloned because safetensors refuses tensors that share memory.
+            kept = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
             meta = {"format": FORMAT_VERSION, "identity": self.identity, "about": about, "sha256": checksum(kept)}
             write_tensors(self.path(root), kept, meta)
 

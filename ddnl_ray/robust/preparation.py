@@ -71,6 +71,11 @@ class Preparation:
     targets: BufferId | None = None
 
     @property
+    def stages(self) -> list[tuple[tuple[Derived, ...], BufferId]]:
+        """What is derived, and the buffer that comes after it, in order."""
+        return [(self.first, self.experts), *([(self.then, self.targets)] if self.targets is not None else [])]
+
+    @property
     def reads_final(self) -> bool:
         """Whether something is derived from the experts' last epoch."""
         return bool(self.then)

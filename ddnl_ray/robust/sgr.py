@@ -35,7 +35,6 @@ from ddnl_ray.models.parts import part_size
 from ddnl_ray.robust.forgetting import ForgettingConfig
 from ddnl_ray.robust.neighbours import neighbour_consistency
 
-
 SAMPLING = ("diverse", "fixed")
 
 

@@ -10,13 +10,13 @@ import torch
 from ddnl_ray.errors import RequestError
 from ddnl_ray.experts import ExpertStore
 from ddnl_ray.robust import Inputs, build_buffer
-from ddnl_ray.sweep.driver import Watcher
 from ddnl_ray.sweep.ledger import Finished, Ledger
-from ddnl_ray.sweep.needs import CellNeed, needs, stages, verify_experts
+from ddnl_ray.sweep.needs import CellNeed, needs, verify_experts
 from ddnl_ray.sweep.options import trial_options
 from ddnl_ray.sweep.plan import Plan
 from ddnl_ray.sweep.status import begin
 from ddnl_ray.sweep.studies import Studies
+from ddnl_ray.sweep.watcher import Watcher
 from ddnl_ray.trial import run_trial
 from ddnl_ray.trial.prepare import description, make_inputs
 
@@ -27,13 +27,19 @@ def build_all(plan: Plan, store: ExpertStore, device: str, rebuild: bool) -> Ite
     Raises:
         CorruptFileError: A stored expert is corrupt.
     """
-    verify_experts(needs(plan, plan.cells), store, rebuild)
-    for stage in stages(plan, plan.cells):
-        for derived, cell in stage.derived.values():
-            data, labels = plan.data[cell.zca].to(device), plan.labels[cell.labels_key]
-            derived.build(Inputs(data, labels.labels[data.train_index.cpu()].to(device), store))
-        for need in stage.buffers.values():
-            yield from _build(plan, need, store, device)
+    needed = needs(plan, plan.cells)
+    verify_experts(needed, store, rebuild)
+    for cell in plan.cells:
+        preparation = plan.preparation(cell)
+        if preparation is None or cell.prepares_itself:
+            continue
+        data, labels = plan.data[cell.zca].to(device), plan.labels[cell.labels_key]
+        inputs = Inputs(data, labels.labels[data.train_index.cpu()].to(device), store)
+        for stage, buffer in preparation.stages:
+            for derived in stage:
+                derived.build(inputs)
+            if buffer.key in needed:
+                yield from _build(plan, needed.pop(buffer.key), store, device)
 
 
 def _build(plan: Plan, need: CellNeed, store: ExpertStore, device: str) -> Iterator[tuple[str, int]]:

@@ -1,13 +1,12 @@
-"""What a sweep needs before its trials: which expert snapshots are read, and what must be made for that, in order."""
+"""Which expert snapshots a sweep reads, and which experts must be trained for that."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from ddnl_ray.experts import ExpertStore
 from ddnl_ray.experts.precision import require_precision
-from ddnl_ray.robust import Derived
 from ddnl_ray.sweep.plan import Cell, Plan
 from ddnl_ray.trial.prepare import Need, needs_of
 
@@ -23,48 +22,17 @@ class CellNeed(Need):
     cell: Cell
 
 
-@dataclass
-class Stage:
-    """What can be made at once: first everything derived, then the buffers.
-
-    Attributes:
-        derived: By key, each with a cell that needs it.
-        buffers: By key.
-    """
-
-    derived: dict[str, tuple[Derived, Cell]] = field(default_factory=dict)
-    buffers: dict[str, CellNeed] = field(default_factory=dict)
-
-
-def stages(plan: Plan, cells: Iterable[Cell]) -> list[Stage]:
-    """Return what cells need, in the order in which it is made.
-
-    A stage depends on those before it: extractors and forgetting times, curated labels, experts, subsets, targets.
-    Cells whose trials prepare themselves are left out.
-    """
-    found: list[Stage] = []
-
-    def at(place: int) -> Stage:
-        found.extend(Stage() for _ in range(place + 1 - len(found)))
-        return found[place]
-
+def needs(plan: Plan, cells: Iterable[Cell]) -> dict[str, CellNeed]:
+    """Return the buffers that cells need, by key; cells whose trials prepare themselves are left out."""
+    found: dict[str, CellNeed] = {}
     for cell in cells:
         preparation = plan.preparation(cell)
         if preparation is None or cell.prepares_itself:
             continue
-        for place, derived in enumerate(preparation.first):
-            at(place).derived[derived.key] = derived, cell
-        for place, derived in enumerate(preparation.then, start=2):
-            at(place).derived[derived.key] = derived, cell
-        for place, need in enumerate(needs_of(cell.config, preparation, **cell.highest), start=1):
-            buffers, key = at(place).buffers, need.buffer.key
-            buffers[key] = _merged(buffers.get(key), need, cell)
+        for need in needs_of(cell.config, preparation, **cell.highest):
+            key = need.buffer.key
+            found[key] = _merged(found.get(key), need, cell)
     return found
-
-
-def needs(plan: Plan, cells: Iterable[Cell]) -> dict[str, CellNeed]:
-    """Return the buffers that cells need, by key, in the order in which they are made."""
-    return {key: need for stage in stages(plan, cells) for key, need in stage.buffers.items()}
 
 
 def _merged(old: CellNeed | None, need: Need, cell: Cell) -> CellNeed:

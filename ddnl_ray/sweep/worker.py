@@ -23,7 +23,7 @@ from ddnl_ray.sweep.schema import SweepFile
 from ddnl_ray.sweep.shared import SharedExperts
 from ddnl_ray.sweep.studies import Job
 from ddnl_ray.trial import TrialInputs, run_trial
-from ddnl_ray.trial.prepare import make_inputs, trust_of
+from ddnl_ray.trial.prepare import prepare_and_run, trust_of
 
 
 @dataclass(frozen=True)
@@ -85,19 +85,20 @@ def run_payload(config: dict[str, Any]) -> None:
     device = prepare_process(sweep.resources.cpu, sweep.resources.gpu)
     data = shared_data(payload.data, device)
     labels: NoisyLabels = ray.get(payload.labels)
-    inputs = _inputs(payload, data, labels)
-    rows = run_trial(job.config, inputs, ledger.run / "trials" / job.trial, trial_options(sweep, job))
+    folder, options = ledger.run / "trials" / job.trial, trial_options(sweep, job)
+    store = ExpertStore(Path(payload.store))
+    if payload.prepared is None:
+        at_once = sweep.experts.group_size(on_gpu=device.type == "cuda")
+        rows = prepare_and_run(job.config, data, labels, store, folder, options, at_once)
+    else:
+        rows = run_trial(job.config, _inputs(payload.prepared, data, labels, store), folder, options)
     finished = ledger.publish(job.trial, rows, sweep.search.select_on)
     release_memory()
     tune.report({"value": finished.value if finished.value is not None else 0.0})
 
 
-def _inputs(payload: Payload, data: PreparedData, labels: NoisyLabels) -> TrialInputs:
-    """Return a trial's inputs, made here where nothing was made before."""
-    store, prepared, config = ExpertStore(Path(payload.store)), payload.prepared, payload.job.config
-    if prepared is None:
-        at_once = payload.sweep.experts.group_size(on_gpu=data.train_images.is_cuda)
-        return make_inputs(config, data, labels, store, at_once)
+def _inputs(prepared: Prepared, data: PreparedData, labels: NoisyLabels, store: ExpertStore) -> TrialInputs:
+    """Return the inputs of a trial whose preparation was made before."""
     observed = labels.labels[data.train_index.cpu()].to(data.train_images.device)
     preparation = prepared.preparation
     return TrialInputs(
@@ -113,9 +114,16 @@ def _inputs(payload: Payload, data: PreparedData, labels: NoisyLabels) -> TrialI
 
 @ray.remote(max_retries=3)  # type: ignore[untyped-decorator]
 def run_derived(
-    arrays: Any, meta: dict[str, Any], labels: NoisyLabels, derived: Derived, root: str, cpu: float, gpu: float
+    arrays: Any,
+    meta: dict[str, Any],
+    labels: NoisyLabels,
+    derived: Derived,
+    root: str,
+    cpu: float,
+    gpu: float,
+    *after: None,
 ) -> None:
-    """Make something derived, into the store."""
+    """Make something derived, into the store, when what comes before it has ended."""
     device = prepare_process(cpu, gpu)
     data = _views(arrays, meta).to(device)
     observed = labels.labels[data.train_index.cpu()].to(device)
@@ -133,8 +141,9 @@ def run_experts(
     root: str,
     cpu: float,
     gpu: float,
+    *after: None,
 ) -> None:
-    """Train experts of a buffer together, up to an epoch, into the store."""
+    """Train experts of a buffer together, up to an epoch, into the store, when what comes before them has ended."""
     device = prepare_process(cpu, gpu)
     build_buffer(_views(arrays, meta).to(device), labels, buffer, indices, last_epoch, ExpertStore(Path(root)))
 

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import time
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from ddnl_ray.data import PreparedData
 from ddnl_ray.distill import METHODS
 from ddnl_ray.experts import ArrayExperts, BufferId, ExpertStore, groups
+from ddnl_ray.files import write_atomic
 from ddnl_ray.noise import NoisyLabels
 from ddnl_ray.robust import Inputs, Preparation, Setting, build_buffer, compose, describe_trust, prepare, trusted
-from ddnl_ray.trial.config import TrialConfig, TrialInputs
+from ddnl_ray.trial.config import Options, TrialConfig, TrialInputs
+from ddnl_ray.trial.outcomes import as_outcome
+from ddnl_ray.trial.rows import shared_columns
+from ddnl_ray.trial.run import run_trial
 
 
 @dataclass(frozen=True)
@@ -120,7 +127,7 @@ def make_inputs(
     total = sum(need.num_experts for need in needs)
     done = total - sum(len(store.missing(need.buffer.key, need.num_experts, need.train_to)) for need in needs)
     on_experts(done, total)
-    for stage, need in zip((preparation.first, preparation.then), needs, strict=False):
+    for (stage, _), need in zip(preparation.stages, needs, strict=True):
         for derived in stage:
             derived.build(inputs)
         store.describe(need.buffer, description(config))
@@ -139,6 +146,30 @@ def make_inputs(
         targets=views[1] if len(views) > 1 else None,
         trust=trust_of(preparation, data, labels, store),
     )
+
+
+def prepare_and_run(
+    config: TrialConfig,
+    data: PreparedData,
+    labels: NoisyLabels,
+    store: ExpertStore,
+    folder: Path,
+    options: Options,
+    at_once: int = 1,
+) -> list[dict[str, Any]]:
+    """Make what a trial needs (see :func:`make_inputs`), run it, and return its rows.
+
+    An error while that is made becomes a row with its outcome and a sentence, as one of the trial does.
+    """
+    started = time.monotonic()
+    try:
+        inputs = make_inputs(config, data, labels, store, at_once)
+    except Exception as error:
+        log = folder / "error.log"
+        write_atomic(log, traceback.format_exc().encode())
+        row = shared_columns(config, TrialInputs(data, labels), options)
+        return [{**row, "wall_s": time.monotonic() - started, **as_outcome(error, log)}]
+    return run_trial(config, inputs, folder, options)
 
 
 def trust_of(

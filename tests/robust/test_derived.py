@@ -33,7 +33,8 @@ class Numbers(Derived):
     def make(self, inputs: Inputs) -> tuple[dict[str, Tensor], dict[str, Any]]:
         MADE.append(self.count)
         values = torch.rand(self.count, generator=self.seed.torch())
-        return {"values": values, "none": torch.zeros(0, dtype=torch.int64), "flag": values > 0.5}, {"from": [0, 1]}
+        none = torch.zeros(0, dtype=torch.int64)
+        return {"values": values, "same": values, "none": none, "flag": values > 0.5}, {"from": [0, 1]}
 
 
 def inputs(root: Path) -> Inputs:

@@ -175,12 +175,12 @@ def test_cells_that_end_training_at_different_epochs_share_a_buffer(plan: MakePl
 
 def test_a_cell_sees_its_own_experts_of_a_shared_buffer(plan: MakePlan, tmp_path: Path) -> None:
     """What other cells need of a buffer must not change a trial."""
-    from ddnl_ray.sweep.driver import _Shelf
     from ddnl_ray.sweep.shared import BufferSource
+    from ddnl_ray.sweep.shelf import Shelf as RealShelf
 
     made = plan("grid.noise=[{kind: none}]", "grid.method=[datm]", "search.space={}")
     (cell,) = made.cells
-    shelf = _Shelf(None, made, ExpertStore(tmp_path))
+    shelf = RealShelf(None, made, ExpertStore(tmp_path))
     (key,) = needs(made, [cell])
     shelf._sources[key] = BufferSource(key, 7, (0, 1, 2, 3, 8), "float32")
     prepared = shelf.prepared(cell)

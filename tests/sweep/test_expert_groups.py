@@ -13,11 +13,12 @@ import torch
 
 from ddnl_ray.errors import RequestError
 from ddnl_ray.experts import ExpertStore, Trajectory
-from ddnl_ray.sweep import driver, local
+from ddnl_ray.sweep import local
 from ddnl_ray.sweep.driver import Machine, run_sweep
 from ddnl_ray.sweep.estimate import estimate
 from ddnl_ray.sweep.local import build_all
-from ddnl_ray.sweep.needs import CellNeed, needs, require_trainable, stages
+from ddnl_ray.sweep.making import make_all
+from ddnl_ray.sweep.needs import CellNeed, needs, require_trainable
 from ddnl_ray.sweep.plan import Plan
 from ddnl_ray.sweep.schema import ExpertsSection
 
@@ -105,8 +106,8 @@ def test_a_task_trains_a_group(
         data=lambda cell: SimpleNamespace(arrays="arrays", meta={}),
         labels=lambda cell: "labels",
     )
-    driver._prepare(task, shelf, stages(made, made.cells), watcher)
-    assert task.asked == [{"num_cpus": 1, "num_gpus": made.sweep.resources.gpu}]
+    make_all(task, shelf, made.cells, watcher)
+    assert task.asked == [{"num_cpus": 1, "num_gpus": made.sweep.resources.gpu}] * len(groups)
     assert task.groups == groups
     assert watcher.seen == [(count, 6) for count in counts]
 

@@ -14,7 +14,8 @@ import torch
 import yaml
 
 from ddnl_ray.data import Dataset
-from ddnl_ray.recipes import RECIPES
+from ddnl_ray.recipes import RECIPES, part_settings
+from ddnl_ray.robust import compose
 from ddnl_ray.sweep import plan as planning
 from ddnl_ray.sweep.checks import check_parameter_names
 from ddnl_ray.sweep.plan import Plan, make_plan
@@ -115,7 +116,7 @@ def test_profiles_do_not_write_into_the_run_of_the_whole(name: str, profile: str
         assert read_sweep(SWEEPS / name, profile).name != read_sweep(SWEEPS / name).name
 
 
-FULL_SIZE = [name for name in FILES if name.startswith(("trajectory", "datm_large", "tad", "denoise"))]
+FULL_SIZE = [name for name in FILES if name.startswith(("trajectory", "datm_large", "tad", "sgr", "denoise"))]
 
 
 @pytest.mark.parametrize("name", FULL_SIZE)
@@ -124,8 +125,15 @@ def test_a_table_is_made_at_full_size(planned: MakePlan, name: str) -> None:
     changed = {"grad_mode": "tesla"} if name.startswith("denoise") else {}
     for cell in planned(name, None).cells:
         config = cell.config
-        recipe = RECIPES[config.method](config.dataset, config.ipc or 0, config.noise)
-        assert config.params == {**recipe.params, **(changed if config.method == "datm" else {})}
+        composition = compose(config.method)
+        recipe = RECIPES[composition.base](config.dataset, config.ipc or 0, config.noise)
+        own = {name: value for name, value in config.params.items() if "." not in name}
+        assert own == {**recipe.params, **(changed if config.method == "datm" else {})}
+        parts = {
+            name: value for part in composition.configs for name, value in part_settings(part, config.dataset).items()
+        }
+        axes = read_sweep(SWEEPS / name).grid.parameters
+        assert {key: value for key, value in config.params.items() if "." in key and key not in axes} == parts
         assert (config.experts, config.num_experts) == (recipe.experts, recipe.num_experts)
         assert config.evaluation == recipe.evaluation
         assert config.network == recipe.network
@@ -145,36 +153,51 @@ TAD_BASES = {"mtt", "ftd", "datm", "att"}
     ("name", "profile", "noises", "bases", "sizes"),
     [
         (
-            "tad_table1_base_cifar10.yaml",
+            "tad_table1_cifar10.yaml",
             None,
             {f"{noise}-tad" if noise.startswith("a") else noise for noise in TAD_NOISES},
             TAD_BASES,
             {1, 10, 50},
         ),
-        ("tad_table1_base_cifar100.yaml", None, TAD_NOISES, TAD_BASES, {1, 10, 50}),
+        ("tad_table1_cifar100.yaml", None, TAD_NOISES, TAD_BASES, {1, 10, 50}),
         (
-            "tad_table1_base_tinyimagenet.yaml",
+            "tad_table1_tinyimagenet.yaml",
             None,
             {noise for noise in TAD_NOISES if not noise.startswith("a")},
             TAD_BASES,
             {1, 10},
         ),
         (
-            "tad_table1_base_tinyimagenet.yaml",
+            "tad_table1_tinyimagenet.yaml",
             "ipc50",
             {noise for noise in TAD_NOISES if not noise.startswith("a")},
             {"mtt", "datm"},
             {50},
         ),
-        ("tad_table2_base_cifar10n.yaml", None, {"natural-worse"}, TAD_BASES - {"datm"}, {1, 10, 50}),
-        ("tad_table2_base_cifar100n.yaml", None, {"natural-fine"}, TAD_BASES - {"datm"}, {1, 10, 50}),
+        ("tad_table2_cifar10n.yaml", None, {"natural-worse"}, TAD_BASES - {"datm"}, {1, 10, 50}),
+        ("tad_table2_cifar100n.yaml", None, {"natural-fine"}, TAD_BASES - {"datm"}, {1, 10, 50}),
     ],
 )
 def test_the_blocks_of_tads_tables(
     planned: MakePlan, name: str, profile: str | None, noises: set[str], bases: set[str], sizes: set[int]
 ) -> None:
-    expected = {(noise, base, size) for noise in noises for base in bases for size in sizes}
+    methods = {f"{base}{part}" for base in bases for part in ("", "+tad")}
+    expected = {(noise, method, size) for noise in noises for method in methods for size in sizes}
     assert settings(planned(name, profile)) == expected | {(noise, "full", None) for noise in noises}
+
+
+def test_the_ablation_of_tad_has_the_papers_six_rows(planned: MakePlan) -> None:
+    rows = {
+        (cell.config.params["tad.consistency_weight"], cell.config.params["tad.loops"])
+        for cell in planned("tad_table3.yaml", None).cells
+        if cell.config.method == "datm+tad"
+    }
+    assert rows == {(weight, loops) for weight in (0, 0.1) for loops in ("none", "outer", "both")}
+
+
+@pytest.mark.parametrize("name", [name for name in FILES if name.startswith(("tad", "sgr", "tune"))])
+def test_robust_methods_have_a_profile_for_cpus(name: str) -> None:
+    assert "cpu" in profiles(name)
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ def build_all(plan: Plan, store: ExpertStore, device: str, rebuild: bool) -> Ite
     Raises:
         CorruptFileError: A stored expert is corrupt.
     """
+    _take_threads(plan)
     needed = needs(plan, plan.cells)
     verify_experts(needed, store, rebuild)
     for cell in plan.cells:
@@ -50,6 +51,11 @@ def _build(plan: Plan, need: CellNeed, store: ExpertStore, device: str) -> Itera
     for group in need.groups(store, _at_once(plan, device)):
         build_buffer(data, labels, need.buffer, group, need.train_to, store)
         yield from ((key, index) for index in group)
+
+
+def _take_threads(plan: Plan) -> None:
+    """Use as many threads as a worker of a sweep does: their number decides about the last bits of sums."""
+    torch.set_num_threads(max(1, int(plan.sweep.resources.cpu)))
 
 
 def _at_once(plan: Plan, device: str) -> int:
@@ -79,7 +85,7 @@ def run_one(plan: Plan, run: Path, store: ExpertStore, device: str, watcher: Wat
         return next(iter(studies.ended.values()))
     cell = job.cell
     data, labels = plan.data[cell.zca].to(device), plan.labels[cell.labels_key]
-    torch.set_num_threads(max(1, int(plan.sweep.resources.cpu)))
+    _take_threads(plan)
     verify_experts(needs(plan, [cell]), store, rebuild)
     inputs = make_inputs(job.config, data, labels, store, _at_once(plan, device), watcher.experts)
     watcher.stage(f"distilling {job.trial}")

@@ -41,9 +41,8 @@ SLOW = ["budget.iterations=60", "budget.checkpoint_seconds=0.05", "search.trials
 
 
 def assert_same(one: pd.DataFrame, other: pd.DataFrame) -> None:
-    """Compare tables of results: everything exactly, but losses, whose last bits differ between some processes."""
-    pd.testing.assert_frame_equal(one.drop(columns="loss"), other.drop(columns="loss"), check_exact=True)
-    pd.testing.assert_series_equal(one["loss"], other["loss"], check_exact=False, rtol=1e-5)
+    """Compare tables of results, bit for bit."""
+    pd.testing.assert_frame_equal(one, other, check_exact=True)
 
 
 def parts(run: Path) -> Files:

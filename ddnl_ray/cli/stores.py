@@ -38,9 +38,13 @@ def experts_ls(store: Path, as_json: bool) -> None:
     for buffer in buffers:
         days = (time.time() - buffer.used_at) / 86400
         what = " ".join(str(buffer.about.get(key, "")) for key in ("dataset", "noise"))
+        what += "".join(f" {name}" for name in ("tad", "sgr", "tuned") if name in buffer.about.get("policy", {}))
         size = f"{buffer.num_bytes / 2**20:.1f} MiB"
         there = f"{buffer.experts:4d} experts to epoch {max(0, buffer.last_epoch):3d}"
         click.echo(f"{buffer.key}  {there}  {size:>12}  used {days:.1f} days ago  {what}")
+    derived = open_store(store).derived()
+    if derived:
+        click.echo(f"{len(derived)} derived, {sum(path.stat().st_size for path in derived) / 2**20:.1f} MiB")
     click.echo(
         f"{len(buffers)} buffers, {sum(b.num_bytes for b in buffers) / 2**20:.1f} MiB in {open_store(store).root}"
     )
@@ -132,6 +136,8 @@ def experts_gc(store: Path, unused_days: float) -> None:
     for buffer in removed:
         click.echo(f"removed {buffer.key} ({buffer.num_bytes / 2**20:.1f} MiB)")
     click.echo(f"{len(removed)} buffers removed")
+    for path in open_store(store).collect_derived(unused_days):
+        click.echo(f"removed {path.name}")
 
 
 @click.group("data")

@@ -38,6 +38,8 @@ from ddnl_ray.files import digest, read_json, write_json
 from ddnl_ray.seeds import SeedTree
 
 STAGING = ".import-"
+DERIVED = "derived"
+"""The folder of what is made of data and experts beside trajectories (:mod:`ddnl_ray.robust.derived`)."""
 
 
 @dataclass(frozen=True)
@@ -235,6 +237,18 @@ class ExpertStore:
                 used_at=(used if used.is_file() else description).stat().st_mtime,
                 about=read_json(description),
             )
+
+    def derived(self) -> list[Path]:
+        """Return the files of what was derived, by name."""
+        return sorted((self.root / DERIVED).glob("*.safetensors"))
+
+    def collect_derived(self, unused_days: float) -> list[Path]:
+        """Remove what was derived and no trial has read for ``unused_days`` days; return it."""
+        limit = time.time() - unused_days * 86400
+        old = [path for path in self.derived() if path.stat().st_mtime <= limit]
+        for path in old:
+            path.unlink()
+        return old
 
     def find(self, prefix: str) -> str:
         """Return the key of the buffer whose name starts with ``prefix``.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,11 +16,11 @@ from torch import Tensor
 from ddnl_ray.data import PreparedData
 from ddnl_ray.errors import CorruptFileError
 from ddnl_ray.experts import ExpertStore
+from ddnl_ray.experts.store import DERIVED
 from ddnl_ray.files import canonical, digest, read_tensors, write_tensors
 from ddnl_ray.seeds import SeedTree
 
 FORMAT_VERSION = 1
-FOLDER = "derived"
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,11 @@ class Derived(ABC):
     def identity(self) -> dict[str, Any]:
         """All that determines it, as JSON."""
 
+    @property
+    def expert_epochs(self) -> float | None:
+        """What making it takes, in epochs of one expert; None: it is not known before."""
+        return None
+
     @abstractmethod
     def make(self, inputs: Inputs) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Return its tensors, and what is said of them as JSON."""
@@ -63,7 +69,7 @@ class Derived(ABC):
 
     def path(self, root: Path) -> Path:
         """Return its file in a store."""
-        return root / FOLDER / f"{self.kind}-{self.key}.safetensors"
+        return root / DERIVED / f"{self.kind}-{self.key}.safetensors"
 
     def is_made(self, root: Path) -> bool:
         """Return whether a store holds it."""
@@ -93,6 +99,7 @@ class Derived(ABC):
             raise CorruptFileError(f"{path} does not hold what its name says; delete it to have it made again")
         if meta.get("sha256") != checksum(tensors):
             raise CorruptFileError(f"{path} does not match its checksum; delete it to have it made again")
+        os.utime(path)
         return tensors, meta["about"]
 
 

@@ -93,6 +93,13 @@ class Curated(Derived):
             "seed": self.root_seed,
         }
 
+    @property
+    def expert_epochs(self) -> float:
+        """Those of the probes; the anchors come on top."""
+        config = self.config
+        rounds = 1 if config.mode == "in_training" else config.rounds
+        return float(rounds * config.probes * config.probe_epochs) if config.outer else 0.0
+
     def make(self, inputs: Inputs) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Run the rounds; experts that split in training get what they judge by, and one round for the first images."""
         data, config = inputs.data, self.config
@@ -177,6 +184,12 @@ class Forgotten(Derived):
             "seed": self.root_seed,
         }
 
+    @property
+    def expert_epochs(self) -> float:
+        """Each half is trained on in both stages, by every network."""
+        config = self.config
+        return float(config.forgetting_networks * (config.forgetting_first_epochs + config.forgetting_second_epochs))
+
     def make(self, inputs: Inputs) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Train the networks."""
         data = inputs.data
@@ -236,6 +249,11 @@ class Reliable(Derived):
             "rule": {name: getattr(self.config, name) for name in names},
             "seed": self.experts.seed,
         }
+
+    @property
+    def expert_epochs(self) -> float:
+        """Every expert looks at all images once."""
+        return self.scores.num_experts / 3
 
     def make(self, inputs: Inputs) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Ask every expert at its end how far it trusts each image, and choose."""

@@ -12,6 +12,7 @@ import torch
 from ddnl_ray.experts import ExpertStore
 from ddnl_ray.experts.buffer import DTYPES
 from ddnl_ray.models import Flat, build
+from ddnl_ray.robust import Derived
 from ddnl_ray.robust.stages import TunedSource
 from ddnl_ray.seeds import SeedTree
 from ddnl_ray.sweep.ledger import Ledger, trial_name
@@ -86,7 +87,9 @@ def estimate(plan: Plan, run: Path, store: ExpertStore) -> dict[str, Any]:
         kind: sum(known[kind]) / len(known[kind]) if known[kind] else probe.trial_seconds(example[kind])
         for kind in left
     }
-    expert_seconds = sum(work.epochs * probe.epoch_seconds(work.need.cell) for work in works if work.epochs)
+    derived = _derived(plan, studies.remaining(), store)
+    expert_seconds = sum((each.expert_epochs or 0.0) * probe.epoch_seconds(cell) for each, cell in derived.values())
+    expert_seconds += sum(work.epochs * probe.epoch_seconds(work.need.cell) for work in works if work.epochs)
     total = expert_seconds + sum(each[kind] * count for kind, count in left.items())
     return {
         "run": str(run),
@@ -95,12 +98,25 @@ def estimate(plan: Plan, run: Path, store: ExpertStore) -> dict[str, Any]:
         "cached": studies.cached,
         "experts": sum(need.num_experts for need in needed.values()),
         "experts_cached": sum(work.need.num_experts - work.experts for work in works),
+        "derived": sorted(each.kind for each, _ in derived.values()),
         "store_bytes": sum(work.store_bytes for work in works),
         "object_store_bytes": sum(work.object_store_bytes for work in works),
         "student_bytes": max((probe.student_bytes(cell) for cell in example.values()), default=0),
         "core_seconds": total,
         "trial_seconds": {f"{method} ipc {ipc}" if ipc else method: each[method, ipc] for method, ipc in each},
     }
+
+
+def _derived(plan: Plan, cells: list[Cell], store: ExpertStore) -> dict[str, tuple[Derived, Cell]]:
+    """Return what is to be derived, by key, each with a cell that needs it."""
+    found = {}
+    for cell in cells:
+        preparation = plan.preparation(cell)
+        if preparation is not None and not cell.prepares_itself:
+            for each in (*preparation.first, *preparation.then):
+                if not each.is_made(store.root):
+                    found[each.key] = each, cell
+    return found
 
 
 def estimate_text(plan: Plan, figures: dict[str, Any]) -> str:
@@ -119,6 +135,14 @@ def estimate_text(plan: Plan, figures: dict[str, Any]) -> str:
         f"{figures['store_bytes'] / 2**20:.1f} MiB to write, "
         f"{figures['object_store_bytes'] / 2**20:.1f} MiB in the object store"
     )
+    if figures["derived"]:
+        counts = Counter(figures["derived"])
+        named = ", ".join(f"{count} {kind}" for kind, count in counts.items())
+        unknown = "; training extractors is not in the estimate" if "features" in counts else ""
+        lines.append(f"to make before: {named}{unknown}")
+    own = [cell.name for cell in plan.cells if cell.prepares_itself]
+    if own:
+        lines.append(f"{len(own)} cells search what their experts depend on: each trial makes its own, not estimated")
     if figures["student_bytes"]:
         lines.append(f"up to {figures['student_bytes'] / 2**20:.0f} MiB for the student of a trial")
     for kind, seconds in figures["trial_seconds"].items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -81,6 +82,17 @@ def test_a_file_under_another_name_is_noticed(tmp_path: Path) -> None:
     Numbers(5).path(tmp_path).rename(Numbers(6).path(tmp_path))
     with pytest.raises(CorruptFileError, match="does not hold what its name says"):
         Numbers(6).read(tmp_path)
+
+
+def test_what_no_trial_reads_is_collected(tmp_path: Path) -> None:
+    store, old, new = ExpertStore(tmp_path), Numbers(5), Numbers(6)
+    for each in (old, new):
+        each.build(inputs(tmp_path))
+        os.utime(each.path(tmp_path), (0, 0))
+    new.read(tmp_path)
+    assert store.derived() == sorted([old.path(tmp_path), new.path(tmp_path)])
+    assert store.collect_derived(30) == [old.path(tmp_path)]
+    assert store.derived() == [new.path(tmp_path)]
 
 
 def test_an_interrupted_making_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

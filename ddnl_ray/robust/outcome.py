@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 from ddnl_ray.robust.preparation import Preparation
@@ -79,4 +78,7 @@ def _auc(right: Tensor, scores: Tensor) -> float | None:
     """Return the area under the ROC curve; None where all labels are true, or all wrong."""
     if bool(right.all()) or not bool(right.any()):
         return None
+    # Imported here because it takes a second.
+    from sklearn.metrics import roc_auc_score
+
     return float(roc_auc_score(right.numpy(), scores.numpy()))

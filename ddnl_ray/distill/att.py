@@ -21,8 +21,8 @@ import torch
 from torch import Tensor
 
 from ddnl_ray.distill.adjoint import End, Goal, score
-from ddnl_ray.distill.base import Distilled, Method, Problem, StepInfo
-from ddnl_ray.distill.ftd import FtdConfig, averaged_update, chosen_set, first_averaged
+from ddnl_ray.distill.base import Problem, StepInfo
+from ddnl_ray.distill.ftd import Ftd, FtdConfig, averaged_update
 from ddnl_ray.distill.mtt import draw_start_epoch
 from ddnl_ray.distill.trajectory import TrajectoryState, matching_gradient
 from ddnl_ray.errors import require_known
@@ -43,27 +43,17 @@ class AttConfig(FtdConfig):
 
 
 @dataclass(frozen=True)
-class Att(Method[TrajectoryState]):
-    """Automatic Training Trajectories."""
+class Att(Ftd):
+    """Automatic Training Trajectories: FTD, but for what a step matches."""
 
     config: AttConfig
     name: ClassVar[str] = "att"
-    state: ClassVar[type[TrajectoryState]] = TrajectoryState
-    needs_experts: ClassVar[bool] = True
-
-    def init(self, problem: Problem, seed: SeedTree) -> TrajectoryState:
-        """Return the first state (see :meth:`Method.init`)."""
-        return first_averaged(self.config, problem, seed)
 
     def step(self, state: TrajectoryState, problem: Problem, seed: SeedTree) -> tuple[TrajectoryState, StepInfo]:
         """Match one segment at the nearest step, move the set and its average (see :meth:`Method.step`)."""
         start_epoch = draw_start_epoch(state, self.config, seed)
         gradient = matching_gradient(state, self.config, problem, start_epoch, seed, self._approach)
         return averaged_update(state, gradient, self.config)
-
-    def export(self, state: TrajectoryState, problem: Problem) -> Distilled:
-        """Return the chosen images, hard labels and the learnt step size."""
-        return chosen_set(state, self.config)
 
     def _approach(self, start: Tensor, target: Tensor) -> Goal:
         """Return the goal of passing near the target."""

@@ -57,8 +57,9 @@ class Ftd(Method[TrajectoryState]):
     needs_experts: ClassVar[bool] = True
 
     def init(self, problem: Problem, seed: SeedTree) -> TrajectoryState:
-        """Return the first state (see :meth:`Method.init`)."""
-        return first_averaged(self.config, problem, seed)
+        """Return MTT's first state with the first images as their average (see :meth:`Method.init`)."""
+        first = first_state(self.config, problem, seed)
+        return replace(first, average=first.images.clone())
 
     def step(self, state: TrajectoryState, problem: Problem, seed: SeedTree) -> tuple[TrajectoryState, StepInfo]:
         """Match one segment, move the set and its average (see :meth:`Method.step`)."""
@@ -67,14 +68,10 @@ class Ftd(Method[TrajectoryState]):
         return averaged_update(state, gradient, self.config)
 
     def export(self, state: TrajectoryState, problem: Problem) -> Distilled:
-        """Return the chosen images, hard labels and the learnt step size."""
-        return chosen_set(state, self.config)
-
-
-def first_averaged(config: FtdConfig, problem: Problem, seed: SeedTree) -> TrajectoryState:
-    """Return MTT's first state with the first images as their average."""
-    first = first_state(config, problem, seed)
-    return replace(first, average=first.images.clone())
+        """Return the average or the last images, as the configuration says, with labels and step size."""
+        assert state.average is not None
+        images = state.average if self.config.export == "average" else state.images
+        return Distilled(images.clone(), state.labels.clone(), float(state.step_size))
 
 
 def averaged_update(
@@ -87,10 +84,3 @@ def averaged_update(
     assert state.average is not None
     average = config.ema_decay * state.average + (1 - config.ema_decay) * moved.images
     return replace(moved, average=average), info
-
-
-def chosen_set(state: TrajectoryState, config: FtdConfig) -> Distilled:
-    """Return the average or the last images, as the configuration says, with labels and step size."""
-    assert state.average is not None
-    images = state.average if config.export == "average" else state.images
-    return Distilled(images.clone(), state.labels.clone(), float(state.step_size))

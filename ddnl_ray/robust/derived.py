@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -79,10 +80,18 @@ class Derived(ABC):
         """Make it, unless the store holds it."""
         root = inputs.store.root
         if not self.is_made(root):
+            started = time.perf_counter()
             tensors, about = self.make(inputs)
+            seconds = round(time.perf_counter() - started, 3)
             # Cloned because safetensors refuses tensors that share memory.
             kept = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-            meta = {"format": FORMAT_VERSION, "identity": self.identity, "about": about, "sha256": checksum(kept)}
+            meta = {
+                "format": FORMAT_VERSION,
+                "identity": self.identity,
+                "about": about,
+                "seconds": seconds,
+                "sha256": checksum(kept),
+            }
             write_tensors(self.path(root), kept, meta)
 
     def read(self, root: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -262,7 +262,7 @@ def test_the_plan_of_a_dry_run(ddnl: Ddnl, file: Path, tmp_path: Path) -> None:
     assert said.code == 0
     plan = said.json
     assert set(plan) == {
-        *("run", "cells", "trials", "cached", "experts", "experts_cached"),
+        *("run", "cells", "trials", "cached", "experts", "experts_cached", "derived"),
         *("store_bytes", "object_store_bytes", "student_bytes", "core_seconds", "trial_seconds"),
     }
     assert plan["student_bytes"] > 0
@@ -273,7 +273,19 @@ def test_the_plan_of_a_dry_run(ddnl: Ddnl, file: Path, tmp_path: Path) -> None:
     assert plan["object_store_bytes"] == 2 * 4 * weights * 4
     assert set(plan["trial_seconds"]) == {"full", "datm ipc 1", "datm ipc 2"}
     assert plan["core_seconds"] > 0
+    assert plan["derived"] == []
     assert [path.name for path in tmp_path.iterdir()] == ["one.yaml"]
+
+
+def test_a_dry_run_names_what_robust_methods_need(ddnl: Ddnl, file: Path) -> None:
+    methods = ["--set", "grid.method=[datm, datm+tad, datm+sgr+tiat]"]
+    plan = ddnl("sweep", file, "--dry-run", "--json", *methods).json
+    assert plan["derived"] == ["curated", "features", "forgotten", "reliable"]
+    assert plan["experts"] == 4 * 2  # plain, on curated labels, weighed, and tuned
+    words = ddnl("sweep", file, "--dry-run", *methods).out
+    assert "to make before: 1 curated, 1 features, 1 forgotten, 1 reliable; training extractors is not" in words
+    space = ["--set", "search={trials: 2, space: {tad.top_k: {choice: [5, 10]}}}"]
+    assert "1 cells search what their experts depend on" in ddnl("sweep", file, "--dry-run", *methods, *space).out
 
 
 def test_a_dry_run_in_words(ddnl: Ddnl, file: Path, tmp_path: Path) -> None:

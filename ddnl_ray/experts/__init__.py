@@ -2,7 +2,7 @@
 
 from ddnl_ray.experts.archive import Moved, export_buffers, import_archive
 from ddnl_ray.experts.buffer import ArrayExperts, Experts
-from ddnl_ray.experts.build import build_experts, groups
+from ddnl_ray.experts.build import build_experts, groups, training_labels
 from ddnl_ray.experts.recipe import ExpertRecipe
 from ddnl_ray.experts.store import BufferId, ExpertStore, StoredBuffer
 from ddnl_ray.experts.train import TrainingState, Trajectory, train_expert, train_experts
@@ -23,4 +23,5 @@ __all__ = [
     "import_archive",
     "train_expert",
     "train_experts",
+    "training_labels",
 ]

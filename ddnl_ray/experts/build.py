@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 
+from torch import Tensor
+
 from ddnl_ray.data import PreparedData
 from ddnl_ray.experts.store import BufferId, ExpertStore
 from ddnl_ray.experts.train import train_experts
@@ -24,6 +26,11 @@ def groups(reach: Mapping[int, int], last_epoch: int, at_once: int) -> list[list
         if epoch < last_epoch:
             by_epoch.setdefault(epoch, []).append(index)
     return [own[first : first + at_once] for own in by_epoch.values() for first in range(0, len(own), at_once)]
+
+
+def training_labels(data: PreparedData, labels: NoisyLabels) -> Tensor:
+    """Return the observed labels of the training part, int64 [N], on the device of its images."""
+    return labels.labels[data.train_index.cpu()].to(data.train_images.device)
 
 
 def build_experts(
@@ -52,7 +59,7 @@ def build_experts(
     """
     ends = {index: store.end(buffer.key, index) for index in indices}
     reach = {index: -1 if end is None else end.epoch for index, end in ends.items()}
-    own = labels.labels[data.train_index.cpu()].to(data.train_images.device)
+    own = training_labels(data, labels)
     policy = buffer.policy.open(store.root, data.train_images, own) if buffer.policy is not None else None
     recipe = dataclasses.replace(buffer.recipe, epochs=last_epoch)
     for group in groups(reach, last_epoch, len(indices)):

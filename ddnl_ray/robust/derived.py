@@ -105,9 +105,9 @@ class Derived(ABC):
             raise CorruptFileError(f"{path} is not there; run the sweep again to have it made")
         tensors, meta = read_tensors(path)
         if meta.get("format") != FORMAT_VERSION or canonical(meta.get("identity")) != canonical(self.identity):
-            raise CorruptFileError(f"{path} does not hold what its name says; delete it to have it made again")
+            raise CorruptFileError(f"{path} does not hold what its name says; add --rebuild to have it made again")
         if meta.get("sha256") != checksum(tensors):
-            raise CorruptFileError(f"{path} does not match its checksum; delete it to have it made again")
+            raise CorruptFileError(f"{path} does not match its checksum; add --rebuild to have it made again")
         os.utime(path)
         return tensors, meta["about"]
 

@@ -10,8 +10,7 @@ from torch import Tensor
 
 from ddnl_ray.robust.preparation import Preparation
 from ddnl_ray.robust.rounds import quality
-from ddnl_ray.robust.sgr import SgrConfig
-from ddnl_ray.robust.stages import Curated, Forgotten, Reliable
+from ddnl_ray.robust.stages import Curated, Reliable
 
 
 @dataclass(frozen=True)
@@ -61,11 +60,12 @@ def describe_trust(preparation: Preparation, clean: Tensor, observed: Tensor, ro
     """
     said: dict[str, Any] = {}
     right = clean.cpu() == observed.cpu()
+    scores = preparation.scores
+    if scores is not None:
+        said["prior_auc"] = _auc(right, scores.forgotten.prior(root, scores.config))
     for made in (*preparation.first, *preparation.then):
         if isinstance(made, Curated):
             said["rounds"] = quality(made.curation(root), clean.cpu())
-        elif isinstance(made, Forgotten):
-            said["prior_auc"] = _auc(right, made.prior(root, SgrConfig()))
         elif isinstance(made, Reliable):
             tensors, _ = made.read(root)
             rows = tensors["rows"]

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from ddnl_ray.data import PreparedData
-from ddnl_ray.experts import BufferId, ExpertRecipe, ExpertStore, Trajectory, build_experts
+from ddnl_ray.experts import BufferId, ExpertRecipe, ExpertStore, Trajectory, build_experts, training_labels
 from ddnl_ray.features import SimclrConfig
 from ddnl_ray.noise import NoisyLabels
 from ddnl_ray.robust.composition import compose
@@ -63,12 +63,14 @@ class Preparation:
         experts: The buffer that is matched.
         then: What depends on the experts.
         targets: The second targets, a buffer of snapshots by the epoch where a segment starts; None: there are none.
+        scores: How SGR scores the images; None: it does not.
     """
 
     first: tuple[Derived, ...]
     experts: BufferId
     then: tuple[Derived, ...] = ()
     targets: BufferId | None = None
+    scores: SgrSource | None = None
 
     @property
     def stages(self) -> list[tuple[tuple[Derived, ...], BufferId]]:
@@ -100,13 +102,13 @@ def prepare(setting: Setting) -> Preparation:
     if "sgr" in composition.parts:
         experts = dataclasses.replace(experts, policy=scores)
     if "tiat" not in parts:
-        return Preparation((forgotten,), experts)
+        return Preparation((forgotten,), experts, scores=scores)
     tiat = parts["tiat"]
     reliable = Reliable(scores, experts, tiat)
     recipe = setting.experts if tiat.lr is None else dataclasses.replace(setting.experts, lr=tiat.lr)
     tuned = TunedSource(reliable, settings.base.expert_epochs)
     targets = dataclasses.replace(experts, recipe=recipe, policy=tuned)
-    return Preparation((forgotten,), experts, (reliable,), targets)
+    return Preparation((forgotten,), experts, (reliable,), targets, scores)
 
 
 def _curated(setting: Setting, base: str, tad: Any) -> Curated:
@@ -143,10 +145,10 @@ def build_buffer(
     if not isinstance(buffer.policy, TunedSource):
         build_experts(data, labels, buffer, indices, last_epoch, store)
         return
-    observed = labels.labels[data.train_index.cpu()].to(data.train_images.device)
+    observed = training_labels(data, labels)
     rows = buffer.policy.open(store.root, data.train_images, observed).rows
     for index in indices:
-        (reach,) = [store.reach(buffer.key, index + 1)[index]]
+        reach = store.reach(buffer.key, index + 1)[index]
         epochs = list(range(reach + 1, last_epoch + 1))
         if not epochs:
             continue

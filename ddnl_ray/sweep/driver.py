@@ -16,7 +16,7 @@ from ddnl_ray.results import Outcome
 from ddnl_ray.sweep.ledger import Ledger
 from ddnl_ray.sweep.making import make_all
 from ddnl_ray.sweep.mirror import mirror
-from ddnl_ray.sweep.needs import needs, require_trainable, verify_experts
+from ddnl_ray.sweep.needs import needs, require_trainable, verify_derived, verify_experts
 from ddnl_ray.sweep.options import trial_options
 from ddnl_ray.sweep.plan import Plan
 from ddnl_ray.sweep.runtime import max_concurrent, ray_session
@@ -66,6 +66,7 @@ def run_sweep(plan: Plan, run: Path, store: ExpertStore, machine: Machine, watch
     studies = Studies(plan, ledger.finished())
     needed = needs(plan, studies.remaining())
     verify_experts(needed, store, rebuild)
+    verify_derived(plan, studies.remaining(), store, rebuild)
     require_trainable(needed, store, "cuda" if plan.sweep.resources.gpu else "cpu")
     if studies.is_exhausted:
         watcher.trials(studies, 0)

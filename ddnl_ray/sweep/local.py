@@ -8,10 +8,10 @@ from pathlib import Path
 import torch
 
 from ddnl_ray.errors import RequestError
-from ddnl_ray.experts import ExpertStore
+from ddnl_ray.experts import ExpertStore, training_labels
 from ddnl_ray.robust import Inputs, build_buffer
 from ddnl_ray.sweep.ledger import Finished, Ledger
-from ddnl_ray.sweep.needs import CellNeed, needs, verify_experts
+from ddnl_ray.sweep.needs import CellNeed, needs, verify_derived, verify_experts
 from ddnl_ray.sweep.options import trial_options
 from ddnl_ray.sweep.plan import Plan
 from ddnl_ray.sweep.status import begin
@@ -30,12 +30,13 @@ def build_all(plan: Plan, store: ExpertStore, device: str, rebuild: bool) -> Ite
     _take_threads(plan)
     needed = needs(plan, plan.cells)
     verify_experts(needed, store, rebuild)
+    verify_derived(plan, plan.cells, store, rebuild)
     for cell in plan.cells:
         preparation = plan.preparation(cell)
         if preparation is None or cell.prepares_itself:
             continue
         data, labels = plan.data[cell.zca].to(device), plan.labels[cell.labels_key]
-        inputs = Inputs(data, labels.labels[data.train_index.cpu()].to(device), store)
+        inputs = Inputs(data, training_labels(data, labels), store)
         for stage, buffer in preparation.stages:
             for derived in stage:
                 derived.build(inputs)
@@ -87,6 +88,7 @@ def run_one(plan: Plan, run: Path, store: ExpertStore, device: str, watcher: Wat
     data, labels = plan.data[cell.zca].to(device), plan.labels[cell.labels_key]
     _take_threads(plan)
     verify_experts(needs(plan, [cell]), store, rebuild)
+    verify_derived(plan, [cell], store, rebuild)
     inputs = make_inputs(job.config, data, labels, store, _at_once(plan, device), watcher.experts)
     watcher.stage(f"distilling {job.trial}")
     rows = run_trial(job.config, inputs, run / "trials" / job.trial, trial_options(plan.sweep, job))

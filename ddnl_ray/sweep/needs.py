@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from ddnl_ray.errors import CorruptFileError
 from ddnl_ray.experts import ExpertStore
 from ddnl_ray.experts.precision import require_precision
 from ddnl_ray.sweep.plan import Cell, Plan
@@ -54,6 +55,24 @@ def verify_experts(needed: dict[str, CellNeed], store: ExpertStore, rebuild: boo
             store.discard_corrupt(key, need.num_experts)
         else:
             store.verify(key, need.num_experts, need.epochs)
+
+
+def verify_derived(plan: Plan, cells: Iterable[Cell], store: ExpertStore, rebuild: bool) -> None:
+    """Check what is stored of what cells derive.
+
+    Raises:
+        CorruptFileError: A file fails its checks and ``rebuild`` is off.
+    """
+    preparations = [plan.preparation(cell) for cell in cells if not cell.prepares_itself]
+    made = {each.key: each for own in preparations if own is not None for each in (*own.first, *own.then)}
+    for derived in made.values():
+        if derived.is_made(store.root):
+            try:
+                derived.read(store.root)
+            except CorruptFileError:
+                if not rebuild:
+                    raise
+                derived.path(store.root).unlink()
 
 
 def require_trainable(needed: dict[str, CellNeed], store: ExpertStore, device: str) -> None:

@@ -14,7 +14,7 @@ import torch
 from ray import tune
 
 from ddnl_ray.data import PreparedData
-from ddnl_ray.experts import BufferId, ExpertStore
+from ddnl_ray.experts import BufferId, ExpertStore, training_labels
 from ddnl_ray.noise import NoisyLabels
 from ddnl_ray.robust import Derived, Inputs, Preparation, build_buffer, trusted
 from ddnl_ray.sweep.ledger import Ledger
@@ -99,7 +99,7 @@ def run_payload(config: dict[str, Any]) -> None:
 
 def _inputs(prepared: Prepared, data: PreparedData, labels: NoisyLabels, store: ExpertStore) -> TrialInputs:
     """Return the inputs of a trial whose preparation was made before."""
-    observed = labels.labels[data.train_index.cpu()].to(data.train_images.device)
+    observed = training_labels(data, labels)
     preparation = prepared.preparation
     return TrialInputs(
         data,
@@ -126,7 +126,7 @@ def run_derived(
     """Make something derived, into the store, when what comes before it has ended."""
     device = prepare_process(cpu, gpu)
     data = _views(arrays, meta).to(device)
-    observed = labels.labels[data.train_index.cpu()].to(device)
+    observed = training_labels(data, labels)
     derived.build(Inputs(data, observed, ExpertStore(Path(root))))
 
 

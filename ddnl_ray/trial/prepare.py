@@ -11,7 +11,7 @@ from typing import Any
 
 from ddnl_ray.data import PreparedData
 from ddnl_ray.distill import METHODS
-from ddnl_ray.experts import ArrayExperts, BufferId, ExpertStore, groups
+from ddnl_ray.experts import ArrayExperts, BufferId, ExpertStore, groups, training_labels
 from ddnl_ray.files import write_atomic
 from ddnl_ray.noise import NoisyLabels
 from ddnl_ray.robust import Inputs, Preparation, Setting, build_buffer, compose, describe_trust, prepare, trusted
@@ -121,7 +121,7 @@ def make_inputs(
     preparation = preparation_of(config, data, labels)
     if preparation is None:
         return TrialInputs(data, labels)
-    observed = labels.labels[data.train_index.cpu()].to(data.train_images.device)
+    observed = training_labels(data, labels)
     inputs = Inputs(data, observed, store)
     needs = needs_of(config, preparation)
     total = sum(need.num_experts for need in needs)

@@ -23,6 +23,7 @@ from ddnl_ray.data import Dsa
 from ddnl_ray.distill import METHODS, Auxiliary, Distilled, Method, Problem, State
 from ddnl_ray.errors import CorruptFileError
 from ddnl_ray.evaluate import Score, Split, train_and_score
+from ddnl_ray.experts import training_labels
 from ddnl_ray.experts.precision import products
 from ddnl_ray.files import read_tensors, write_atomic, write_json, write_tensors
 from ddnl_ray.models import Flat, NetworkSpec, build
@@ -114,7 +115,7 @@ class _Trial:
         if matches_weights:
             seed = SeedTree.root(0).torch()
             network = Flat(build(config.network, data.input_shape, data.num_classes, seed, self.device))
-        images, labels = data.train_images, self.inputs.labels.labels[data.train_index.cpu()].to(self.device)
+        images, labels = data.train_images, training_labels(data, self.inputs.labels)
         trusted = self.inputs.trusted
         if trusted is not None:
             images, labels = images[trusted.rows], trusted.labels

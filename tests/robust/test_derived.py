@@ -84,6 +84,14 @@ def test_a_file_under_another_name_is_noticed(tmp_path: Path) -> None:
         Numbers(6).read(tmp_path)
 
 
+def test_an_unreadable_file_is_noticed(tmp_path: Path) -> None:
+    own = Numbers(5)
+    own.build(inputs(tmp_path))
+    own.path(tmp_path).write_bytes(b"spam")
+    with pytest.raises(CorruptFileError, match="not a readable safetensors file"):
+        own.read(tmp_path)
+
+
 def test_what_no_trial_reads_is_collected(tmp_path: Path) -> None:
     store, old, new = ExpertStore(tmp_path), Numbers(5), Numbers(6)
     for each in (old, new):

@@ -10,16 +10,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.torch import load
 
 from ddnl_ray.errors import CorruptFileError
 from ddnl_ray.experts import ExpertStore, build_experts
+from ddnl_ray.files import read_tensors
 from ddnl_ray.results import Outcome, read_rows
 from ddnl_ray.sweep.driver import Execution
 from ddnl_ray.sweep.estimate import estimate
 from ddnl_ray.sweep.ledger import Ledger
 from ddnl_ray.sweep.local import build_all
 from ddnl_ray.sweep.mirror import mirror
-from ddnl_ray.sweep.needs import needs, verify_experts
+from ddnl_ray.sweep.needs import needs, verify_derived, verify_experts
 from ddnl_ray.sweep.plan import Plan
 from ddnl_ray.sweep.probe import Probe
 from ddnl_ray.sweep.studies import Studies
@@ -327,3 +329,19 @@ def test_the_mirror_adds_each_trial_once(execution: Execution, row: Callable[...
     trials = optuna.load_study(study_name=name, storage=storage).trials
     assert [trial.user_attrs["trial"] for trial in trials] == [f"{name}-000{number}" for number in range(3)]
     assert all(trial.params == {"lr_img": 4.5} for trial in trials)
+
+
+def test_a_damaged_derived_file_is_refused_and_made_again_on_request(plan: MakePlan, tmp_path: Path) -> None:
+    small = "sgr.forgetting_networks: 1, sgr.forgetting_first_epochs: 1, sgr.forgetting_second_epochs: 1"
+    window = "datm.max_start_epoch: 2, datm.current_max_start_epoch: 1, datm.expert_epochs: 1"
+    made = plan("grid.method=[datm+sgr]", "search.space={}", "params={}", f"params={{{small}, {window}}}")
+    store = ExpertStore(tmp_path / "store")
+    assert list(build_all(made, store, "cpu", rebuild=False))
+    first, *_ = store.derived()
+    whole = first.read_bytes()
+    first.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    with pytest.raises(CorruptFileError, match=r"does not match its checksum; add --rebuild"):
+        list(build_all(made, store, "cpu", rebuild=False))
+    list(build_all(made, store, "cpu", rebuild=True))
+    verify_derived(made, list(made.cells), store, rebuild=False)
+    assert read_tensors(first)[0]["t_learn"].tolist() == load(whole)["t_learn"].tolist()

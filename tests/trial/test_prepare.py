@@ -231,3 +231,15 @@ def test_what_cannot_be_made_is_a_failed_trial(
     assert row["outcome"] == "failed"
     assert "diverged" in row["message"]
     assert "RequestError" in (tmp_path / "trial" / "error.log").read_text()
+
+
+def test_the_prior_is_judged_as_it_is_configured(
+    robust: Config, digits: PreparedData, inputs: TrialInputs, tmp_path: Path
+) -> None:
+    found = [
+        made(robust("mtt+sgr", {"sgr.prior_weight": weight}), digits, inputs, tmp_path / "store").trust
+        for weight in (0.0, 1.0)
+    ]
+    assert found[0] is not None
+    assert found[1] is not None
+    assert found[0]["prior_auc"] != found[1]["prior_auc"]

@@ -16,7 +16,7 @@ from ddnl_ray.distill.base import Auxiliary, State
 from ddnl_ray.seeds import SeedTree
 
 SEED = SeedTree.root(0)
-MATCHING = ["mtt", "ftd", "datm", "att"]
+MATCHING = ["mtt", "ftd", "datm", "att", "tesla"]
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class Redirected(Shifted):
         return super().snapshot(expert, 0) if epoch == 2 else weights
 
 
-@pytest.mark.parametrize("name", ["mtt", "ftd", "datm"])
+@pytest.mark.parametrize("name", ["mtt", "ftd", "datm", "tesla"])
 def test_with_all_the_weight_only_the_second_target_counts(convnet_problem: Callable[..., Problem], name: str) -> None:
     plain = convnet_problem()
     second = replace(plain, auxiliary=Auxiliary(Shifted(plain.experts, 1, 1.3), 1.0))

@@ -156,7 +156,7 @@ class _Trainer:
         lr = recipe.lr if recipe.lr is not None else training.step_size
         if lr is None:
             raise RequestError("evaluate.lr is null, but the method learns no step size; set evaluate.lr")
-        self.training, self.recipe, self.seed, self.lr = training, recipe, seed, lr
+        self.training, self.recipe, self.seed, self.lr = training.decoded(), recipe, seed, lr
         self.augment = Dsa(recipe.augment) if recipe.augment else None
         channels, height, width = training.images.shape[1:]
         shape = (int(channels), int(height), int(width))

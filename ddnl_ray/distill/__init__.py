@@ -6,14 +6,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from ddnl_ray.distill.att import Att, AttConfig
-from ddnl_ray.distill.base import Auxiliary, Distilled, Method, Problem, State, StepInfo
+from ddnl_ray.distill.base import Auxiliary, Choice, Distilled, Method, Problem, State, StepInfo
 from ddnl_ray.distill.coresets import Full, FullConfig, Random, RandomConfig
 from ddnl_ray.distill.datm import Datm, DatmConfig
+from ddnl_ray.distill.dm import Dm, DmConfig
 from ddnl_ray.distill.ftd import Ftd, FtdConfig
+from ddnl_ray.distill.idm import Idm, IdmConfig
 from ddnl_ray.distill.mtt import Mtt, MttConfig
 from ddnl_ray.distill.tesla import Tesla, TeslaConfig
 
-__all__ = ["METHODS", "Auxiliary", "Distilled", "Method", "MethodKind", "Problem", "State", "StepInfo"]
+__all__ = ["METHODS", "Auxiliary", "Choice", "Distilled", "Method", "MethodKind", "Problem", "State", "StepInfo"]
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,8 @@ METHODS: dict[str, MethodKind] = {
     "att": MethodKind(Att, AttConfig),
     "tesla": MethodKind(Tesla, TeslaConfig),
     "datm": MethodKind(Datm, DatmConfig),
+    "dm": MethodKind(Dm, DmConfig),
+    "idm": MethodKind(Idm, IdmConfig),
     "random": MethodKind(Random, RandomConfig),
     "full": MethodKind(Full, FullConfig),
 }

@@ -10,7 +10,9 @@ from typing import Any, ClassVar, Generic, Self, TypeVar, get_args, get_type_hin
 import torch
 from torch import Tensor
 
+from ddnl_ray.data import Normalise, Zca
 from ddnl_ray.data.dsa import Dsa
+from ddnl_ray.distill.formation import decode
 from ddnl_ray.errors import CorruptFileError, RequestError
 from ddnl_ray.experts.buffer import Experts
 from ddnl_ray.models import Flat
@@ -39,13 +41,14 @@ class Problem:
         labels: Observed (noisy) labels, int64 [N].
         num_classes: Number of classes.
         ipc: Synthetic images per class; None for methods that keep the whole set.
-        network: The backbone as a function of flat weights, for the methods that match weights.
+        network: The backbone as a function of flat weights, for the methods that need one.
         augment: The differentiable augmentation of training and matching, or None.
         experts: Expert trajectories, for the methods that match them.
         graph_memory: Bytes that may be spent on kept tapes (see :mod:`ddnl_ray.distill.adjoint`).
         smaller: How often the trial ran out of memory and was made smaller: such a student keeps no tapes, and takes
             its batches in ever smaller parts.
         auxiliary: A second target for the student, or None.
+        transform: How pixels in [0, 1] become such images, for methods that keep pixels; None: they are pixels.
     """
 
     images: Tensor
@@ -58,6 +61,7 @@ class Problem:
     graph_memory: int = 0
     smaller: int = 0
     auxiliary: Auxiliary | None = None
+    transform: Normalise | Zca | None = None
 
     @property
     def device(self) -> torch.device:
@@ -77,11 +81,20 @@ class Distilled:
         images: [n, C, H, W] in the transformed space, float32.
         labels: Hard labels, int64 [n], or class probabilities, float32 [n, classes].
         step_size: The learning rate with which to train on the set, where the method learnt one.
+        factor: Each stored image holds ``factor`` x ``factor`` training images (:mod:`ddnl_ray.distill.formation`).
     """
 
     images: Tensor
     labels: Tensor
     step_size: float | None = None
+    factor: int = 1
+
+    def decoded(self) -> Distilled:
+        """Return the set of training images that the stored ones hold."""
+        if self.factor == 1:
+            return self
+        labels = self.labels.repeat_interleave(self.factor**2, dim=0)
+        return Distilled(decode(self.images, self.factor), labels, self.step_size)
 
 
 @dataclass(frozen=True)
@@ -137,6 +150,23 @@ class StepInfo:
     accepted: bool
 
 
+@dataclass(frozen=True)
+class Choice:
+    """Which training images a method trusts while it runs, and with which labels.
+
+    Attributes:
+        refresh: How often the choice was made; 0: not yet.
+        member: Which images are trusted, bool [N].
+        labels: The label of every image, int64 [N]; of an image that is not trusted the observed one.
+        relabelled: Which of the trusted ones have a label of the method's own, bool [N].
+    """
+
+    refresh: int
+    member: Tensor
+    labels: Tensor
+    relabelled: Tensor
+
+
 S = TypeVar("S", bound=State)
 
 
@@ -150,7 +180,11 @@ class Method(ABC, Generic[S]):
 
     name: ClassVar[str]
     state: ClassVar[type[State]]
+    needs_network: ClassVar[bool] = False
+    """Whether it uses networks; one that needs experts does."""
     needs_experts: ClassVar[bool] = False
+    matches_trajectories: ClassVar[bool] = False
+    """Whether a student follows the experts' weights: the robust parts that act on experts are for such methods."""
     reads_final: ClassVar[bool] = False
     """Whether it reads the experts' last epoch, beside the window."""
 
@@ -168,6 +202,10 @@ class Method(ABC, Generic[S]):
     @abstractmethod
     def export(self, state: S, problem: Problem) -> Distilled:
         """Return the set that the state stands for."""
+
+    def choice(self, state: S) -> Choice | None:
+        """Return what the method trusts of the training set at this state; None: it does not choose."""
+        return None
 
 
 def shuffled_rows(problem: Problem, seed: SeedTree) -> list[Tensor]:

@@ -98,6 +98,7 @@ class Datm(Method[TrajectoryState]):
     name: ClassVar[str] = "datm"
     state: ClassVar[type[TrajectoryState]] = TrajectoryState
     needs_experts: ClassVar[bool] = True
+    matches_trajectories: ClassVar[bool] = True
     reads_final: ClassVar[bool] = True
 
     def init(self, problem: Problem, seed: SeedTree) -> TrajectoryState:

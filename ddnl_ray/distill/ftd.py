@@ -55,6 +55,7 @@ class Ftd(Method[TrajectoryState]):
     name: ClassVar[str] = "ftd"
     state: ClassVar[type[TrajectoryState]] = TrajectoryState
     needs_experts: ClassVar[bool] = True
+    matches_trajectories: ClassVar[bool] = True
 
     def init(self, problem: Problem, seed: SeedTree) -> TrajectoryState:
         """Return MTT's first state with the first images as their average (see :meth:`Method.init`)."""

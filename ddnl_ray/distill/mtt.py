@@ -50,6 +50,7 @@ class Mtt(Method[TrajectoryState]):
     name: ClassVar[str] = "mtt"
     state: ClassVar[type[TrajectoryState]] = TrajectoryState
     needs_experts: ClassVar[bool] = True
+    matches_trajectories: ClassVar[bool] = True
 
     def init(self, problem: Problem, seed: SeedTree) -> TrajectoryState:
         """Return the first state (see :meth:`Method.init`)."""

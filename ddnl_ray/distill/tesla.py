@@ -49,6 +49,7 @@ class Tesla(Method[TrajectoryState]):
     name: ClassVar[str] = "tesla"
     state: ClassVar[type[TrajectoryState]] = TrajectoryState
     needs_experts: ClassVar[bool] = True
+    matches_trajectories: ClassVar[bool] = True
 
     def init(self, problem: Problem, seed: SeedTree) -> TrajectoryState:
         """Return the first state, whose labels are hard (see :meth:`Method.init`)."""

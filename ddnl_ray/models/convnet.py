@@ -51,10 +51,18 @@ class ConvNet(nn.Module):
         self.blocks = nn.Sequential(*(ConvBlock(channels[i], channels[i + 1], norm) for i in range(depth)))
         self.classifier = nn.Linear(width * (size // 2**depth) ** 2, num_classes)
 
+    def maps(self, x_NCHW: Tensor) -> Tensor:
+        """Return the output of the last block, ``(N, width, size // 2**depth, size // 2**depth)``."""
+        maps: Tensor = self.blocks(x_NCHW)
+        return maps
+
+    def pooled(self, maps_NCHW: Tensor) -> Tensor:
+        """Return the input of the linear layer: the maps, flattened."""
+        return maps_NCHW.flatten(1)
+
     def features(self, x_NCHW: Tensor) -> Tensor:
         """Return the flattened input of the linear layer, ``(N, width * (size // 2**depth)**2)``."""
-        features: Tensor = self.blocks(x_NCHW)
-        return features.flatten(1)
+        return self.pooled(self.maps(x_NCHW))
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
         """Return the logits, ``(N, num_classes)``."""

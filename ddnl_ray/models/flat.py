@@ -1,12 +1,16 @@
-"""A network as a function of one flat parameter vector, as trajectory methods need it."""
+"""A network as a function of one flat parameter vector, as methods that match weights or embeddings need it."""
 
 from __future__ import annotations
+
+import copy
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from ddnl_ray.errors import RequestError
+from ddnl_ray.models.spec import initialise
 
 
 class Flat:
@@ -31,7 +35,7 @@ class Flat:
         buffers = [name for name, _ in module.named_buffers()]
         if buffers:
             raise RequestError(
-                f"trajectory methods need a network without buffers, but {type(module).__name__} has "
+                f"distillation needs a network without buffers, but {type(module).__name__} has "
                 f"{len(buffers)} ({buffers[0]}, ...); use instance norm instead of batch norm"
             )
         self.module = module
@@ -54,20 +58,42 @@ class Flat:
         logits: Tensor = functional_call(self.module, self.unflatten(theta_P), (x_NCHW,))
         return logits
 
-    def features_and_logits(self, theta_P: Tensor, x_NCHW: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the input of the linear layer ``(N, F)`` and the logits ``(N, num_classes)``."""
+    def outputs(self, theta_P: Tensor, x_NCHW: Tensor) -> Outputs:
+        """Return the logits and what leads to them, from one forward pass."""
         named = {f"module.{name}": piece for name, piece in self.unflatten(theta_P).items()}
-        found: tuple[Tensor, Tensor] = functional_call(_FeaturesAndLogits(self.module), named, (x_NCHW,))
+        found: Outputs = functional_call(_WithOutputs(self.module), named, (x_NCHW,))
         return found
 
+    def fresh(self, generator: torch.Generator) -> Tensor:
+        """Return newly drawn initial weights ``(P,)``, on the module's device, as :func:`build` draws them."""
+        module = copy.deepcopy(self.module).cpu()
+        for layer in module.modules():
+            initialise(layer, generator)
+        return Flat(module).flatten().to(next(self.module.parameters()).device)
 
-class _FeaturesAndLogits(nn.Module):
-    """A network that also returns what its linear layer sees."""
+
+class Outputs(NamedTuple):
+    """What a network computes of N images.
+
+    Attributes:
+        embedding: The last maps, flattened ``(N, D)``: what distribution matching compares.
+        features: The input of the linear layer ``(N, F)``; of a ConvNet the same as the embedding.
+        logits: ``(N, num_classes)``.
+    """
+
+    embedding: Tensor
+    features: Tensor
+    logits: Tensor
+
+
+class _WithOutputs(nn.Module):
+    """A network that also returns what leads to its logits."""
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
-        self.module = module
+        self.module: Any = module
 
-    def forward(self, x_NCHW: Tensor) -> tuple[Tensor, Tensor]:
-        features = self.module.features(x_NCHW)  # type: ignore[operator]
-        return features, self.module.get_submodule("classifier")(features)
+    def forward(self, x_NCHW: Tensor) -> Outputs:
+        maps = self.module.maps(x_NCHW)
+        features = self.module.pooled(maps)
+        return Outputs(maps.flatten(1), features, self.module.classifier(features))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+from ddnl_ray.models.flat import Flat, Outputs
 
 PART_BYTES = {"cpu": 8 * 2**20, "cuda": 2**30}
 """Bytes of the widest map of the images that go through at once: on a CPU they should stay in its cache."""
@@ -25,3 +27,19 @@ def part_size(module: nn.Module, size: int, device: torch.device, smaller: int =
         return None
     channels = next(module.parameters()).shape[0]
     return max(1, (PART_BYTES.get(device.type, PART_BYTES["cuda"]) >> (2 * smaller)) // (4 * channels * size * size))
+
+
+def outputs_of(network: Flat, theta: Tensor, images: Tensor, smaller: int = 0) -> Outputs:
+    """Return what a network computes of images, part by part; gradients flow where they are recorded.
+
+    Args:
+        network: The network.
+        theta: Its weights [P].
+        images: [N, C, H, W].
+        smaller: How often the work ran out of memory.
+    """
+    size = part_size(network.module, images.shape[-1], images.device, smaller)
+    assert size is not None  # a flat network has no batch normalisation
+    # Copies, because kernels choose their path by alignment, and memory that is shared has an alignment of its own.
+    found = [network.outputs(theta, part.clone()) for part in images.split(size)]
+    return found[0] if len(found) == 1 else Outputs(*(torch.cat(pieces) for pieces in zip(*found, strict=True)))

@@ -61,10 +61,18 @@ class ResNet18(nn.Module):
             self.stages.append(stage)
         self.classifier = nn.Linear(channels, num_classes)
 
+    def maps(self, x_NCHW: Tensor) -> Tensor:
+        """Return the output of the last stage, ``(N, 8 * width, H / 8, W / 8)``."""
+        maps: Tensor = self.stages(F.relu(self.norm(self.conv(x_NCHW))))
+        return maps
+
+    def pooled(self, maps_NCHW: Tensor) -> Tensor:
+        """Return the input of the linear layer: the mean of every map."""
+        return maps_NCHW.mean(dim=(2, 3))
+
     def features(self, x_NCHW: Tensor) -> Tensor:
         """Return the globally averaged output of the last stage, ``(N, 8 * width)``."""
-        maps: Tensor = self.stages(F.relu(self.norm(self.conv(x_NCHW))))
-        return maps.mean(dim=(2, 3))
+        return self.pooled(self.maps(x_NCHW))
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
         """Return the logits, ``(N, num_classes)``."""

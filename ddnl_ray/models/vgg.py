@@ -49,10 +49,18 @@ class VGG11(nn.Module):
         self.layers = nn.Sequential(*layers)
         self.classifier = nn.Linear(channels, num_classes)
 
+    def maps(self, x_NCHW: Tensor) -> Tensor:
+        """Return the output of the last pooling, ``(N, 512, H // 32, W // 32)``."""
+        maps: Tensor = self.layers(x_NCHW)
+        return maps
+
+    def pooled(self, maps_NCHW: Tensor) -> Tensor:
+        """Return the input of the linear layer: the mean of every map."""
+        return maps_NCHW.mean(dim=(2, 3))
+
     def features(self, x_NCHW: Tensor) -> Tensor:
         """Return the averaged output of the last pooling, ``(N, 512)``."""
-        maps: Tensor = self.layers(x_NCHW)
-        return maps.mean(dim=(2, 3))
+        return self.pooled(self.maps(x_NCHW))
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
         """Return the logits, ``(N, num_classes)``."""

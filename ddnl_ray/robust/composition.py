@@ -18,7 +18,7 @@ ROBUST: dict[str, type[Any]] = {"tad": TadConfig, "sgr": SgrConfig, "tiat": Tiat
 VARIANTS = (("tad",), ("sgr",), ("tiat",), ("sgr", "tiat"))
 """The parts that may be added to a trajectory method, in the order of their names."""
 
-BASES = tuple(name for name, kind in METHODS.items() if kind.method.needs_experts)
+BASES = tuple(name for name, kind in METHODS.items() if kind.method.matches_trajectories)
 COMPOSED = tuple("+".join((base, *parts)) for base in BASES for parts in VARIANTS)
 NAMES = (*METHODS, *COMPOSED)
 

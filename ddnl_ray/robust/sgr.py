@@ -31,7 +31,7 @@ from ddnl_ray.errors import RequestError, require_known
 from ddnl_ray.experts.policy import Lesson
 from ddnl_ray.experts.precision import products
 from ddnl_ray.models import Flat
-from ddnl_ray.models.parts import part_size
+from ddnl_ray.models.parts import outputs_of
 from ddnl_ray.robust.forgetting import ForgettingConfig
 from ddnl_ray.robust.neighbours import neighbour_consistency
 
@@ -128,8 +128,5 @@ class Sgr:
     @torch.no_grad()
     def _look(self, network: Flat, theta: Tensor) -> tuple[Tensor, Tensor]:
         """Return features [N, d] and class probabilities [N, classes] of all images, without augmentation."""
-        size = part_size(network.module, self.images.shape[-1], self.images.device)
-        assert size is not None  # a flat network has no batch normalisation
-        # Copies, because kernels choose their path by alignment, and memory that is shared has an alignment of its own.
-        found = [network.features_and_logits(theta, part.clone()) for part in self.images.split(size)]
-        return torch.cat([features for features, _ in found]), torch.cat([logits for _, logits in found]).softmax(1)
+        found = outputs_of(network, theta, self.images)
+        return found.features, found.logits.softmax(1)

@@ -61,9 +61,10 @@ class MethodContract:
     def problem(self, device: torch.device) -> Problem:
         """Return a problem on a device, equal at every call, in tensors of its own.
 
-        As in a trial, there are a network and experts only for a method that sets ``needs_experts``.
+        As in a trial, there is a network only for a method that sets ``needs_network`` or ``needs_experts``, and there
+        are experts only for one that sets the latter.
         """
-        return toy_problem(self.ipc, experts=self.method.needs_experts, device=device)
+        return toy_problem(self.ipc, self.method.needs_experts, self.method.needs_network, device)
 
     def run(self, device: str, seed: int = 0, isolated: bool = True) -> Run:
         """Return a new instance of the method on a new problem."""

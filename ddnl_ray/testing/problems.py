@@ -20,7 +20,9 @@ CLASSES, PER_CLASS, SHAPE = 3, 8, (1, 8, 8)
 NUM_EXPERTS, EPOCHS, STEPS_PER_EPOCH, LR = 3, 12, 3, 0.1
 
 
-def toy_problem(ipc: int | None = 2, experts: bool = False, device: torch.device | str = "cpu") -> Problem:
+def toy_problem(
+    ipc: int | None = 2, experts: bool = False, network: bool = False, device: torch.device | str = "cpu"
+) -> Problem:
     """Return 24 images [1, 8, 8] of 3 classes, each a pattern of its class under noise, with 2 wrong labels.
 
     The observed classes have 7, 8 and 9 images. The values are the same at every call and on every device.
@@ -28,18 +30,19 @@ def toy_problem(ipc: int | None = 2, experts: bool = False, device: torch.device
     Args:
         ipc: Synthetic images per class.
         experts: Whether the problem has a network and trajectories to match (:func:`toy_experts`).
+        network: Whether it has a network.
         device: Where the tensors are.
     """
     images, labels = _images()
-    network = _network() if experts else None
-    if network is not None:
-        network.module.to(device)
+    flat = _network() if experts or network else None
+    if flat is not None:
+        flat.module.to(device)
     return Problem(
         images=images.to(device, copy=True),
         labels=labels.to(device, copy=True),
         num_classes=CLASSES,
         ipc=ipc,
-        network=network,
+        network=flat,
         augment=Dsa(),
         experts=toy_experts() if experts else None,
     )

@@ -82,7 +82,7 @@ TRAJECTORY = {"mtt", "ftd", "att", "tesla", "datm"}
 
 def test_methods_know_their_names() -> None:
     assert {name: kind.method.name for name, kind in METHODS.items()} == {name: name for name in METHODS}
-    assert {name for name, kind in METHODS.items() if kind.method.needs_experts} == TRAJECTORY
+    assert {name for name, kind in METHODS.items() if kind.method.matches_trajectories} == TRAJECTORY
 
 
 def test_rows_are_shuffled_within_their_class(convnet_problem: Callable[..., Problem]) -> None:

@@ -89,7 +89,7 @@ def test_second_derivative_agrees_with_finite_differences(network: nn.Module) ->
 
 def test_batch_norm_is_refused() -> None:
     network = build(NetworkSpec("resnet18bn", width=2), (3, 8, 8), 2, torch.Generator().manual_seed(0))
-    with pytest.raises(RequestError, match=r"trajectory methods need a network without buffers, but ResNet18"):
+    with pytest.raises(RequestError, match=r"distillation needs a network without buffers, but ResNet18"):
         Flat(network)
 
 
@@ -97,7 +97,26 @@ def test_the_linear_layer_of_the_features_gives_the_logits(network: nn.Module) -
     flat = Flat(network)
     theta = flat.flatten() + 0.1
     x = _images(3)
-    features, logits = flat.features_and_logits(theta, x)
+    embedding, features, logits = flat.outputs(theta, x)
     torch.testing.assert_close(logits, flat(theta, x), rtol=0, atol=0)
     last = flat.unflatten(theta)
     torch.testing.assert_close(features @ last["classifier.weight"].T + last["classifier.bias"], logits)
+    torch.testing.assert_close(embedding, features, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "vgg11"])
+def test_pooled_embeddings_are_the_features(name: str) -> None:
+    width = 2 if name == "resnet18" else None
+    flat = Flat(build(NetworkSpec(name, width), (3, 64, 64), 3, torch.Generator().manual_seed(0)))
+    x = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    embedding, features, logits = flat.outputs(flat.flatten(), x)
+    torch.testing.assert_close(embedding.view(2, features.shape[1], -1).mean(2), features)
+    torch.testing.assert_close(logits, flat(flat.flatten(), x))
+
+
+def test_fresh_weights_are_those_of_a_newly_built_network(network: nn.Module) -> None:
+    flat = Flat(network.float())
+    before = flat.flatten()
+    built = build(NetworkSpec("convnet2", width=4), (1, 8, 8), 3, torch.Generator().manual_seed(3))
+    assert torch.equal(flat.fresh(torch.Generator().manual_seed(3)), Flat(built).flatten())
+    assert torch.equal(flat.flatten(), before)

@@ -32,7 +32,7 @@ def test_a_name_is_its_base_and_its_parts(name: str, base: str, variant: str, co
 def test_every_method_with_experts_takes_every_part_and_no_other_does() -> None:
     assert {"mtt", "ftd", "datm", "att"} <= set(BASES)
     assert {name.partition("+")[0] for name in NAMES if "+" in name} == set(BASES)
-    assert all(METHODS[base].method.needs_experts for base in BASES)
+    assert all(METHODS[base].method.matches_trajectories for base in BASES)
     assert len(NAMES) == len(set(NAMES)) == len(METHODS) + 4 * len(BASES)
 
 

@@ -62,7 +62,7 @@ def test_losses_are_means_over_the_last_epochs_of_all_probes(
 
 
 def test_every_method_that_matches_trajectories_can_make_anchors() -> None:
-    assert set(PARAMS) == {name for name, kind in METHODS.items() if kind.method.needs_experts}
+    assert set(PARAMS) == {name for name, kind in METHODS.items() if kind.method.matches_trajectories}
 
 
 @pytest.mark.parametrize("name", PARAMS)

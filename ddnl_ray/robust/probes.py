@@ -107,9 +107,8 @@ def early_config(name: str, params: Mapping[str, Any], iterations: int, last_epo
     Raises:
         RequestError: The method is unknown or matches no trajectories, or a hyper-parameter is out of range.
     """
-    kind = METHODS[
-        require_known("base method", name, [own for own in METHODS if METHODS[own].method.matches_trajectories])
-    ]
+    bases = [own for own in METHODS if METHODS[own].method.matches_trajectories]
+    kind = METHODS[require_known("base method", name, bases)]
     config = kind.config(**params)
     length = min(config.expert_epochs, last_epoch)
     starts = min(config.max_start_epoch, last_epoch - length + 1)

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Generic, Self, TypeVar, get_args, get_type_hin
 import torch
 from torch import Tensor
 
-from ddnl_ray.data.dsa import Dsa
+from ddnl_ray.data.augment import Augment
 from ddnl_ray.errors import CorruptFileError, RequestError
 from ddnl_ray.experts.buffer import Experts
 from ddnl_ray.models import Flat
@@ -53,7 +53,7 @@ class Problem:
     num_classes: int
     ipc: int | None
     network: Flat | None
-    augment: Dsa | None
+    augment: Augment | None
     experts: Experts | None = None
     graph_memory: int = 0
     smaller: int = 0

@@ -22,7 +22,7 @@ class Recipe:
         params: Hyper-parameters of the method.
         network: The backbone.
         zca: Whether the images are whitened.
-        augment: DSA strategy of experts, student and evaluation, or None.
+        augment: Augmentation of experts, student and evaluation, as :func:`ddnl_ray.data.augmentation` reads it.
         evaluation: How networks are trained on the result.
         experts: How experts are trained, for methods that match them.
         num_experts: How many.

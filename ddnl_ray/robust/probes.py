@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ddnl_ray.data import Dsa
+from ddnl_ray.data import Augment
 from ddnl_ray.distill import METHODS, Problem
 from ddnl_ray.errors import RequestError, require_known
 from ddnl_ray.experts import ArrayExperts, ExpertRecipe, Trajectory, train_experts
@@ -127,7 +127,7 @@ def distil_anchors(
     name: str,
     config: Any,
     per_class: int,
-    augment: Dsa | None,
+    augment: Augment | None,
     seed: SeedTree,
 ) -> tuple[Tensor, Tensor]:
     """Return anchors in the transformed space [C * n, C, H, W] and their classes, int64 [C * n].

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from ddnl_ray.data import Dsa
+from ddnl_ray.data import augmentation
 from ddnl_ray.distill import Distilled, Problem
 from ddnl_ray.distill.adjoint import match, reach
 from ddnl_ray.distill.student import StudentBatch
@@ -73,7 +73,7 @@ class Probe:
             num_classes=data.num_classes,
             ipc=config.ipc,
             network=Flat(build(config.network, data.input_shape, data.num_classes, SeedTree.root(0).torch())),
-            augment=Dsa(config.augment) if config.augment else None,
+            augment=augmentation(config.augment),
             graph_memory=self.plan.sweep.budget.graph_memory_mb * 2**20,
         )
         return _StudentWork(problem, params["syn_steps"])

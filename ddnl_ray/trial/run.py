@@ -19,7 +19,7 @@ import torch
 
 from ddnl_ray import __version__
 from ddnl_ray.card import expected, formation, write_card
-from ddnl_ray.data import Dsa
+from ddnl_ray.data import augmentation
 from ddnl_ray.distill import Auxiliary, Distilled, Method, Problem, State
 from ddnl_ray.errors import CorruptFileError
 from ddnl_ray.evaluate import Score, Split, train_and_score
@@ -128,7 +128,7 @@ class _Trial:
             num_classes=data.num_classes,
             ipc=config.ipc,
             network=network,
-            augment=Dsa(config.augment) if config.augment else None,
+            augment=augmentation(config.augment),
             experts=self.inputs.experts,
             graph_memory=self.options.graph_memory,
             smaller=self.progress.smaller,

@@ -130,7 +130,9 @@ def test_a_table_is_made_at_full_size(planned: MakePlan, name: str) -> None:
         own = {name: value for name, value in config.params.items() if "." not in name}
         assert own == {**recipe.params, **(changed if config.method == "datm" else {})}
         parts = {
-            name: value for part in composition.configs for name, value in part_settings(part, config.dataset).items()
+            name: value
+            for part in composition.configs
+            for name, value in part_settings(part, composition.base, config.dataset, config.noise).items()
         }
         axes = read_sweep(SWEEPS / name).grid.parameters
         assert {key: value for key, value in config.params.items() if "." in key and key not in axes} == parts

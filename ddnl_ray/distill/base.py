@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ddnl_ray.data import Normalise, Zca
-from ddnl_ray.data.dsa import Dsa
+from ddnl_ray.data.augment import Augment
 from ddnl_ray.distill.formation import decode
 from ddnl_ray.errors import CorruptFileError, RequestError
 from ddnl_ray.experts.buffer import Experts
@@ -56,7 +56,7 @@ class Problem:
     num_classes: int
     ipc: int | None
     network: Flat | None
-    augment: Dsa | None
+    augment: Augment | None
     experts: Experts | None = None
     graph_memory: int = 0
     smaller: int = 0

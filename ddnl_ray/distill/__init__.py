@@ -8,6 +8,7 @@ from typing import Any
 from ddnl_ray.distill.att import Att, AttConfig
 from ddnl_ray.distill.base import Auxiliary, Choice, Distilled, Method, Problem, State, StepInfo
 from ddnl_ray.distill.coresets import Full, FullConfig, Random, RandomConfig
+from ddnl_ray.distill.dance import Dance, DanceConfig
 from ddnl_ray.distill.datm import Datm, DatmConfig
 from ddnl_ray.distill.dm import Dm, DmConfig
 from ddnl_ray.distill.ftd import Ftd, FtdConfig
@@ -34,6 +35,7 @@ METHODS: dict[str, MethodKind] = {
     "datm": MethodKind(Datm, DatmConfig),
     "dm": MethodKind(Dm, DmConfig),
     "idm": MethodKind(Idm, IdmConfig),
+    "dance": MethodKind(Dance, DanceConfig),
     "random": MethodKind(Random, RandomConfig),
     "full": MethodKind(Full, FullConfig),
 }

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ddnl_ray.data import Augment, DiffAug, Dsa, DsaDraw, apply_classes, augmentation, draw_classes
+from ddnl_ray.data.augment import apply_grouped
 from ddnl_ray.errors import RequestError
 
 ALL = "color_crop_cutout_flip_scale_rotate"
@@ -194,13 +195,14 @@ def test_classes_together_are_classes_one_by_one(augment: Augment, counts: list[
         seen.update(op for draw in draws for op in operations(draw))
         weights = torch.randn(sum(counts), 3, 8, 8, generator=torch.Generator().manual_seed(9))
         results = []
-        for apply in (apply_classes, class_by_class):
+        for apply in (apply_grouped, apply_classes, class_by_class):
             x = images(sum(counts)).float().requires_grad_()
             result = apply(augment, x, counts, draws)
             (gradient,) = torch.autograd.grad((result * weights).sum(), x)
             results.append((result.detach(), gradient))
         summed = [isinstance(augment, DiffAug) or draw.op == "color" for draw in draws]
-        for found, expected in zip(*results, strict=True):
+        grouped, in_turn, alone = results
+        for found, expected in [*zip(grouped, alone, strict=True), *zip(in_turn, alone, strict=True)]:
             torch.testing.assert_close(found, expected, rtol=0, atol=2e-6)
             for own, other, is_sum in zip(found.split(counts), expected.split(counts), summed, strict=True):
                 assert is_sum or torch.equal(own, other)
@@ -211,7 +213,7 @@ def test_classes_together_are_classes_one_by_one(augment: Augment, counts: list[
 def test_a_pipeline_without_sums_is_the_same_to_the_last_bit(strategy: str) -> None:
     augment, x = DiffAug(strategy), images(sum(COUNTS)).float()
     draws = draw_classes(augment, torch.Generator().manual_seed(0), len(COUNTS), 8, "cpu")
-    assert torch.equal(apply_classes(augment, x, COUNTS, draws), class_by_class(augment, x, COUNTS, draws))
+    assert torch.equal(apply_grouped(augment, x, COUNTS, draws), class_by_class(augment, x, COUNTS, draws))
 
 
 def test_real_and_synthetic_images_of_a_class_get_the_same() -> None:
@@ -236,7 +238,7 @@ def test_classes_with_one_operation_go_through_in_one_call(monkeypatch: pytest.M
     monkeypatch.setattr(Dsa, "apply", watched)
     augment = DiffAug(ALL)
     draws = draw_classes(augment, torch.Generator().manual_seed(0), len(COUNTS), 8, "cpu")
-    apply_classes(augment, images(sum(COUNTS)), COUNTS, draws)
+    apply_grouped(augment, images(sum(COUNTS)), COUNTS, draws)
     moves = Counter[str]()
     for count, draw in zip(COUNTS, draws, strict=True):
         moves[operations(draw)[2]] += count
@@ -266,7 +268,7 @@ def test_a_gpu_augments_classes_like_the_cpu(augment: Augment) -> None:
     for device in ("cpu", "cuda"):
         x = images(sum(COUNTS)).to(device).requires_grad_()
         draws = draw_classes(augment, torch.Generator().manual_seed(0), len(COUNTS), 8, device)
-        result = apply_classes(augment, x, COUNTS, draws)
+        result = apply_grouped(augment, x, COUNTS, draws)
         (gradient,) = torch.autograd.grad(result.pow(2).sum(), x)
         results.append((result.detach().cpu(), gradient.cpu()))
     for found, expected in zip(*results, strict=True):

@@ -19,6 +19,8 @@ _UNLABELLED: dict[str, tuple[tuple[float, float], ...]] = {
 """By number of classes: (rate of symmetric noise, weight). The published 0.4 has the weight of 0.5."""
 _NATURAL = {"aggre": 0.09, "random1": 0.172, "random2": 0.181, "random3": 0.176, "worse": 0.402, "fine": 0.402}
 _UNKNOWN = 0.4
+_UNKNOWN_SET = 25.0
+"""Of Tiny-ImageNet, for which no source has a weight."""
 _MANY_CLASSES = ("cifar100", "tinyimagenet")
 
 _DIGITS: dict[str, dict[str, Any]] = {
@@ -46,6 +48,8 @@ _DIGITS: dict[str, dict[str, Any]] = {
 
 def unlabelled_weight(dataset: str, noise: NoiseConfig) -> float:
     """Return the weight of the unlabelled part (lambda_u) for a data set and its noise."""
+    if dataset == "tinyimagenet":
+        return _UNKNOWN_SET
     many = dataset in _MANY_CLASSES
     if noise.kind == "none":
         return 25.0 if many else 0.0

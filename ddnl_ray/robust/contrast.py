@@ -176,7 +176,7 @@ def golden_mixup_contrast(
     of_partner = class_pairs(labels_golden[partner], labels_golden)
     return GoldenContrast(
         with_syn=supcon(mixed, syn, of_source, temperature=temperature),
-        with_golden=supcon(mixed, golden, of_partner, temperature=temperature),
+        with_golden=supcon(mixed, golden.detach(), of_partner, temperature=temperature),
         syn=contrast_within(syn, labels_syn, temperature),
         mixup=mixup,
     )

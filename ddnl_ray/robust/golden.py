@@ -50,16 +50,6 @@ class Golden:
     weight: Tensor
 
 
-def trust_all(observed: Tensor) -> Golden:
-    """Return the golden set of all samples: what there is as long as no mixture has told them apart.
-
-    Args:
-        observed: Observed labels, int64 [N].
-    """
-    every = torch.ones_like(observed, dtype=torch.bool)
-    return Golden(observed.clone(), every, ~every, every.float())
-
-
 def split(accumulated: Tensor, restarts: int = 5) -> Tensor | None:
     """Return the posterior of the clean component [N], float64, or None where losses are of one kind (Eqs. 5 and 6).
 
@@ -127,30 +117,3 @@ def pools(golden: Golden, observed: Tensor, num_classes: int, minimum: int = 8) 
         rows = own.nonzero().flatten()
         found.append(rows if len(rows) >= minimum else (observed == label).nonzero().flatten())
     return found
-
-
-def quality(golden: Golden, clean: Tensor) -> dict[str, float | int | None]:
-    """Return how right a golden set is; a share of nothing is None.
-
-    The keys are ``size``, ``share`` (of all samples), ``precision`` (the share of the set whose golden label is true),
-    ``recall`` (the share of all samples that are in the set with a true label, so that it is at most ``share``),
-    ``relabelled`` (how many) and ``relabelled_precision`` (the share of these whose new label is true).
-
-    Args:
-        golden: The golden set.
-        clean: True labels, int64 [N].
-    """
-    right = golden.labels == clean
-    return {
-        "size": int(golden.member.sum()),
-        "share": _share(golden.member),
-        "precision": _share(right[golden.member]),
-        "recall": _share(right & golden.member),
-        "relabelled": int(golden.relabelled.sum()),
-        "relabelled_precision": _share(right[golden.relabelled]),
-    }
-
-
-def _share(values: Tensor) -> float | None:
-    """Return the share of true values, None of none."""
-    return float(values.double().mean()) if len(values) else None

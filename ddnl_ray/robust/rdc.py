@@ -183,15 +183,15 @@ def _paper(
     config: RdcConfig,
     seed: SeedTree,
 ) -> Tensor:
-    """Return the contrast over all classes; with ``supcon`` that of the synthetic images among themselves alone."""
+    """Return the contrast over all classes, or that of the synthetic images among themselves."""
     generator = seed.child("plan").torch()
-    plain = config.gmc == "supcon" and not config.supcon_augment
+    plain = config.gmc == "supcon_plain"
     views = 1 if plain or problem.augment is None else config.views
     plan = plan_views(labels, problem.num_classes, generator, config.max_images, config.max_anchors, views)
     own, classes = images[plan.rows], labels[plan.rows].repeat(plan.num_views)
     augmented = own if plain else _views(own, plan.num_views, problem, seed.child("synthetic"))
     syn = _features(problem, theta, augmented)
-    if config.gmc == "supcon":
+    if config.gmc in ("supcon", "supcon_plain"):
         return contrast_within(syn, classes, config.temperature)
     partners, golden_classes = draw_partners(
         pools(golden, problem.labels, problem.num_classes, minimum=0), len(classes), seed.child("partners").torch()

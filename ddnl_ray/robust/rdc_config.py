@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from ddnl_ray.errors import RequestError, require_known
 
-CONTRASTS = ("paper", "released", "supcon", "none")
+CONTRASTS = ("paper", "released", "supcon", "supcon_plain", "none")
 LEARNING = ("dividemix1", "released", "none")
 DECAYS = ("half", "released")
 POOLS = ("noisy", "golden")
@@ -37,11 +37,10 @@ class RdcConfig:
     those with the golden one, ``golden`` (released for Acc-DD)."""
     gmc: str = "paper"
     """Contrast on the synthetic images: ``paper`` (golden MixUp, all classes together), ``released`` (class by class,
-    mostly without negatives), ``supcon`` (the synthetic images alone) or ``none``."""
+    mostly without negatives), ``supcon`` (the synthetic images among themselves), ``supcon_plain`` (that without
+    augmentation) or ``none``: rows 4, 3, 2 and 1 of the paper's Table 5."""
     gmc_weight: float = 1.0
     """Weight of the contrast in the loss of the images."""
-    supcon_augment: bool = True
-    """Whether ``supcon`` augments the synthetic images; it separates rows 2 and 3 of the paper's Table 5."""
     temperature: float = 0.07
     """Divides the cosines of the contrast (tau)."""
     mixup: float = 0.75

@@ -185,6 +185,8 @@ class Method(ABC, Generic[S]):
     needs_experts: ClassVar[bool] = False
     matches_trajectories: ClassVar[bool] = False
     """Whether a student follows the experts' weights: the robust parts that act on experts are for such methods."""
+    keeps_pixels: ClassVar[bool] = False
+    """Whether its images are pixels, which are cut into several: that does not go with whitening."""
     reads_final: ClassVar[bool] = False
     """Whether it reads the experts' last epoch, beside the window."""
 

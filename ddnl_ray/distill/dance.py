@@ -129,6 +129,7 @@ class Dance(Method[DanceState]):
     name: ClassVar[str] = "dance"
     state: ClassVar[type[DanceState]] = DanceState
     needs_experts: ClassVar[bool] = True
+    keeps_pixels: ClassVar[bool] = True
     reads_final: ClassVar[bool] = True
 
     def init(self, problem: Problem, seed: SeedTree) -> DanceState:

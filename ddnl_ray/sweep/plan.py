@@ -318,6 +318,10 @@ def _check_cell(cell: Cell, data: PreparedData, labels: NoisyLabels) -> None:
             composition.settings({**config.params, **corner})
         except RequestError as error:
             raise RequestError(f"search.space of {config.method} holds {corner}, but {error}") from error
+    if cell.zca and composition.kind.method.keeps_pixels:
+        raise RequestError(
+            f"{config.method} keeps pixels, which are not whitened, but data.zca is true; set it to false"
+        )
     for network in (config.network, *config.eval_networks):
         network.require_fits(data.input_shape)
     if config.experts is not None and cell.last_epoch > config.experts.epochs:

@@ -192,9 +192,8 @@ def test_what_is_matched_is_observed_or_golden() -> None:
 def test_losses_of_one_kind_keep_the_golden_set_and_are_still_summed() -> None:
     problem = toy_problem(2, network=True)
     assert problem.network is not None
-    flat = dataclasses.replace(
-        problem, images=torch.zeros_like(problem.images), labels=torch.zeros_like(problem.labels)
-    )
+    alike = {"images": torch.zeros_like(problem.images), "labels": torch.zeros_like(problem.labels)}
+    flat = dataclasses.replace(problem, **alike)
     before = Mined.nothing(flat)
     after = before.refreshed(flat, problem.network.flatten(), RdcConfig())
     assert (after.refresh, after.golden) == (0, None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from typing import Any
 
@@ -111,7 +112,7 @@ def test_the_rate_falls_to_a_tenth_half_way() -> None:
         config(iterations=8, warm_up=9), net_momentum=0.0, net_weight_decay=0.0, batch_train=99, lr_net=1e-6
     )
     states = run(settings, problem)
-    steps = [float((b.networks - a.networks).norm()) for a, b in zip(states, states[1:], strict=False)]
+    steps = [float((b.networks - a.networks).norm()) for a, b in itertools.pairwise(states)]
     assert steps[4] == pytest.approx(steps[3] / 10, rel=0.05)
     assert steps[3] == pytest.approx(steps[0], rel=0.05)
 

@@ -7,7 +7,6 @@ pipeline always flips and colours, moves the image in one of three ways, and alw
 Differs from the original:
     - every stage is a :class:`Dsa`, with its strengths: the two lineages have the same ranges;
     - a draw is a record, applied to any number of batches (there the batches are concatenated before the call);
-    - a stage at a time is drawn and applied; there the cutout's numbers come after the chosen operation is known;
     - normalisation is not part of it: images come as the network sees them, and vacated pixels become 0 in that space,
       as there.
 """
@@ -68,7 +67,7 @@ class DiffAug:
         strategy: Operations joined by ``_``; their order says nothing.
     """
 
-    strategy: str = "flip_color_crop_scale_rotate_cutout"
+    strategy: str
 
     def __post_init__(self) -> None:
         """Check the strategy.

@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from ddnl_ray.distill.accdd import Accdd, AccddConfig
 from ddnl_ray.distill.att import Att, AttConfig
 from ddnl_ray.distill.base import Auxiliary, Choice, Distilled, Method, Problem, State, StepInfo
 from ddnl_ray.distill.coresets import Full, FullConfig, Random, RandomConfig
 from ddnl_ray.distill.datm import Datm, DatmConfig
 from ddnl_ray.distill.dm import Dm, DmConfig
+from ddnl_ray.distill.dsa import GradientMatching, GradientMatchingConfig
 from ddnl_ray.distill.ftd import Ftd, FtdConfig
 from ddnl_ray.distill.idm import Idm, IdmConfig
 from ddnl_ray.distill.mtt import Mtt, MttConfig
@@ -34,6 +36,8 @@ METHODS: dict[str, MethodKind] = {
     "datm": MethodKind(Datm, DatmConfig),
     "dm": MethodKind(Dm, DmConfig),
     "idm": MethodKind(Idm, IdmConfig),
+    "dsa": MethodKind(GradientMatching, GradientMatchingConfig),
+    "accdd": MethodKind(Accdd, AccddConfig),
     "random": MethodKind(Random, RandomConfig),
     "full": MethodKind(Full, FullConfig),
 }

@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from ddnl_ray.distill.accdd import Accdd, AccddConfig
 from ddnl_ray.distill.att import Att, AttConfig
 from ddnl_ray.distill.base import Auxiliary, Choice, Distilled, Method, Problem, State, StepInfo
 from ddnl_ray.distill.coresets import Full, FullConfig, Random, RandomConfig
 from ddnl_ray.distill.dance import Dance, DanceConfig
 from ddnl_ray.distill.datm import Datm, DatmConfig
 from ddnl_ray.distill.dm import Dm, DmConfig
+from ddnl_ray.distill.dsa import GradientMatching, GradientMatchingConfig
 from ddnl_ray.distill.ftd import Ftd, FtdConfig
 from ddnl_ray.distill.idm import Idm, IdmConfig
 from ddnl_ray.distill.mtt import Mtt, MttConfig
@@ -36,6 +38,8 @@ METHODS: dict[str, MethodKind] = {
     "dm": MethodKind(Dm, DmConfig),
     "idm": MethodKind(Idm, IdmConfig),
     "dance": MethodKind(Dance, DanceConfig),
+    "dsa": MethodKind(GradientMatching, GradientMatchingConfig),
+    "accdd": MethodKind(Accdd, AccddConfig),
     "random": MethodKind(Random, RandomConfig),
     "full": MethodKind(Full, FullConfig),
 }

@@ -22,9 +22,10 @@ _TABLE: dict[tuple[str, int], tuple[Any, ...]] = {
     ("tinyimagenet", 50): (0.8, 50, 30, 256, 1000),
 }
 _DIGITS = {
-    "iterations": 200,
-    "lr_img": 0.5,
+    "iterations": 150,
+    "lr_img": 1.0,
     "ce_weight": 0.1,
+    "factor": 1,
     "model_train_steps": 5,
     "net_generate_interval": 10,
     "net_num": 20,

@@ -10,6 +10,7 @@ from typing import Any, get_type_hints
 
 from ddnl_ray.distill import METHODS, Method, MethodKind
 from ddnl_ray.errors import RequestError
+from ddnl_ray.robust.rdc_accdd import RdcAccdd, RdcAccddConfig
 from ddnl_ray.robust.rdc_config import RdcConfig
 from ddnl_ray.robust.rdc_idm import RdcIdm, RdcIdmConfig
 from ddnl_ray.robust.sgr import SgrConfig
@@ -19,7 +20,10 @@ from ddnl_ray.robust.tiat import TiatConfig
 ROBUST: dict[str, type[Any]] = {"tad": TadConfig, "sgr": SgrConfig, "tiat": TiatConfig, "rdc": RdcConfig}
 ON_EXPERTS = (("tad",), ("sgr",), ("tiat",), ("sgr", "tiat"))
 """The parts that may be added to a trajectory method, in the order of their names: they act on its experts."""
-ON_NETWORKS: dict[str, MethodKind] = {"idm": MethodKind(RdcIdm, RdcIdmConfig)}
+ON_NETWORKS: dict[str, MethodKind] = {
+    "idm": MethodKind(RdcIdm, RdcIdmConfig),
+    "accdd": MethodKind(RdcAccdd, RdcAccddConfig),
+}
 """What ``+rdc`` makes of a method whose own networks it teaches."""
 
 BASES = tuple(name for name, kind in METHODS.items() if kind.method.matches_trajectories)

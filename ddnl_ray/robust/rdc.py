@@ -19,6 +19,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -95,14 +96,28 @@ class Mined:
         sums = self.accumulated + F.cross_entropy(logits, problem.labels, reduction="none").double()
         posterior = split(sums, config.restarts) if bool(sums.isfinite().all()) else None
         if posterior is None:
-            return dataclasses.replace(_mined(self), accumulated=sums)
+            return Mined(**_mined_values(self) | {"accumulated": sums})
         found = golden_set(posterior, problem.labels, logits.softmax(1), config.confidence)
         return Mined(self.refresh + 1, sums, found.labels, found.member, found.relabelled, found.weight)
 
 
-def _mined(record: Mined) -> Mined:
-    """Return what a larger state holds of it."""
-    return Mined(**{each.name: getattr(record, each.name) for each in dataclasses.fields(Mined)})
+S = TypeVar("S")
+
+
+def with_mined(kind: type[S], plain: Any, mined: Mined) -> S:
+    """Return a state that is a base method's, with what has been mined.
+
+    Args:
+        kind: The class of the state.
+        plain: A state of the base method, or of ``kind``.
+        mined: What has been mined, or a state that holds it.
+    """
+    values = {each.name: getattr(plain, each.name) for each in dataclasses.fields(plain)}
+    return kind(**values | _mined_values(mined))
+
+
+def _mined_values(record: Mined) -> dict[str, Any]:
+    return {each.name: getattr(record, each.name) for each in dataclasses.fields(Mined)}
 
 
 def real_pools(golden: Golden | None, problem: Problem, config: RdcConfig) -> list[Tensor] | None:

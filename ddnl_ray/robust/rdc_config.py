@@ -28,6 +28,9 @@ class RdcConfig:
     """Steps that count as an epoch: those of batches of 256 on CIFAR; released: fewer after the warm-up."""
     restarts: int = 5
     """Starts of the mixture on accumulated losses; released: 1."""
+    cycle: int = 5
+    """Acc-DD: outer iterations, which are its epochs, after which it starts again from another network, with nothing
+    golden."""
     confidence: float = 0.95
     """Probability that a class must exceed for a sample to be labelled anew (c)."""
     minimum_golden: int = 8
@@ -77,10 +80,8 @@ class RdcConfig:
         require_known("ssl", self.ssl, LEARNING)
         require_known("lr_decay", self.lr_decay, DECAYS)
         require_known("cond_real", self.cond_real, POOLS)
-        least = {"warm_up": 0, "minimum_golden": 0} | dict.fromkeys(
-            ("steps_per_epoch", "restarts", "max_images", "max_anchors", "views", "labelled_batch", "unlabelled_batch"),
-            1,
-        )
+        least = {"warm_up": 0, "minimum_golden": 0, "steps_per_epoch": 1, "cycle": 1, "restarts": 1, "views": 1}
+        least |= {"max_images": 1, "max_anchors": 1, "labelled_batch": 1, "unlabelled_batch": 1}
         for name, lowest in least.items():
             if getattr(self, name) < lowest:
                 raise RequestError(f"{name} must be at least {lowest}, but got {getattr(self, name)}")

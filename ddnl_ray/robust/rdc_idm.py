@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -20,7 +20,7 @@ from ddnl_ray.distill.base import Choice, Problem
 from ddnl_ray.distill.classwise import observed_pools
 from ddnl_ray.distill.idm import Idm, IdmConfig, IdmState
 from ddnl_ray.robust.golden import Golden
-from ddnl_ray.robust.rdc import Mined, contrast_gradient, lesson, real_pools
+from ddnl_ray.robust.rdc import Mined, contrast_gradient, lesson, real_pools, with_mined
 from ddnl_ray.robust.rdc_config import RdcConfig
 from ddnl_ray.seeds import SeedTree
 
@@ -47,15 +47,6 @@ class RdcIdmConfig(IdmConfig):
 class RdcIdmState(IdmState, Mined):
     """Images, the network, and what is known of the training images."""
 
-    @classmethod
-    def of(cls, plain: IdmState, mined: Mined) -> RdcIdmState:
-        """Return a state of IDM with what has been mined."""
-        return cls(**{**_fields(plain), **_fields(mined)})
-
-
-def _fields(record: Any) -> dict[str, Any]:
-    return {each.name: getattr(record, each.name) for each in dataclasses.fields(record)}
-
 
 @dataclass(frozen=True)
 class RdcIdm(Idm):
@@ -67,7 +58,7 @@ class RdcIdm(Idm):
 
     def init(self, problem: Problem, seed: SeedTree) -> RdcIdmState:
         """Return the first state (see :meth:`Method.init`)."""
-        return RdcIdmState.of(super().init(problem, seed), Mined.nothing(problem))
+        return with_mined(RdcIdmState, super().init(problem, seed), Mined.nothing(problem))
 
     def choice(self, state: RdcIdmState) -> Choice:
         """Return the golden set."""
@@ -112,4 +103,4 @@ class RdcIdm(Idm):
         done = state.iteration + 1
         if done % rdc.steps_per_epoch or done < rdc.warm_up * rdc.steps_per_epoch:
             return state
-        return RdcIdmState.of(state, state.refreshed(problem, theta, rdc))
+        return with_mined(RdcIdmState, state, state.refreshed(problem, theta, rdc))

@@ -161,6 +161,8 @@ class _Trial:
         if choice is None or choice.refresh == self.progress.refreshes:
             return
         self.progress.refreshes = choice.refresh
+        if not choice.refresh:
+            return
         data, clean = self.inputs.data, self.inputs.labels.clean
         if clean is not None and self.inputs.trusted is None:
             observed = training_labels(data, self.inputs.labels)

@@ -14,7 +14,6 @@ from torch.nn import functional as F
 from ddnl_ray.distill.base import Problem
 from ddnl_ray.distill.classwise import View, observed_pools
 from ddnl_ray.distill.idm import Idm, IdmConfig
-from ddnl_ray.robust import compose
 from ddnl_ray.robust.contrast import contrast_within
 from ddnl_ray.robust.golden import Golden
 from ddnl_ray.robust.rdc import Mined, contrast_gradient, lesson, real_pools
@@ -199,12 +198,3 @@ def test_losses_of_one_kind_keep_the_golden_set_and_are_still_summed() -> None:
     after = before.refreshed(flat, problem.network.flatten(), RdcConfig())
     assert (after.refresh, after.golden) == (0, None)
     assert after.accumulated.sum() > 0
-
-
-def test_names_and_settings_of_the_composed_method() -> None:
-    composition = compose("idm+rdc")
-    assert (composition.variant, composition.base) == ("rdc", "idm")
-    assert {"idm.lr_img", "rdc.mixup", "rdc.gmc"} <= set(composition.parameters)
-    method = composition.method({"lr_img": 0.4, "rdc.mixup": 0.6})
-    assert isinstance(method, RdcIdm)
-    assert (method.config.lr_img, method.config.rdc.mixup, method.config.net_num) == (0.4, 0.6, 1)

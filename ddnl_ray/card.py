@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from ddnl_ray.data import Normalise, PreparedData, Zca
+from ddnl_ray.distill import Distilled
 from ddnl_ray.files import sha256, write_atomic, write_json, write_tensors
 
 FORMAT_VERSION = 1
@@ -52,6 +53,17 @@ def expected(split: str, accuracies: list[float]) -> Expected:
         return Expected(split, mean, None, None, n)
     half = float(stats.t.ppf(0.975, n - 1)) * float(np.std(accuracies, ddof=1)) / math.sqrt(n)
     return Expected(split, mean, mean - half, mean + half, n)
+
+
+def formation(training: Distilled) -> dict[str, Any] | None:
+    """Return how a stored image becomes several training images; None: it is one."""
+    if training.factor == 1:
+        return None
+    return {
+        "factor": training.factor,
+        "decode": "cut each image into factor x factor equal crops, row by row (an odd border repeated), and enlarge "
+        "each to the full size (bilinear, align_corners=False); each has the label of its image",
+    }
 
 
 def write_card(folder: Path, images: Tensor, labels: Tensor, data: PreparedData, about: dict[str, Any]) -> None:

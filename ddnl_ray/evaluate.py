@@ -2,7 +2,8 @@
 
 Protocol (MTT code base and all that descend from it): a fresh network, SGD with momentum 0.9 and weight decay 5e-4 at
 the learnt step size, DSA, the learning rate divided by 10 with a rebuilt optimizer after the middle, scored without
-augmentation.
+augmentation. That of the IDC lineage (IDC, Acc-DD, DANCE): the learning rate times 0.2 at two thirds and at five sixths
+of the epochs with the momentum kept, DiffAug, and CutMix.
 
 Differs from the original: every network is fresh (FTD and ATT warm-start the second one); beside the last epoch the
 epoch that a named held-out split chooses is scored too, so that early stopping can be compared.
@@ -11,21 +12,25 @@ epoch that a named held-out split chooses is scored too, so that early stopping 
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ddnl_ray.data.dsa import Dsa
+from ddnl_ray.data import augmentation, mixing
 from ddnl_ray.distill.base import Distilled
 from ddnl_ray.errors import RequestError, require_known
+from ddnl_ray.experts.schedule import thirds
 from ddnl_ray.models import NetworkSpec, build
 from ddnl_ray.models.parts import part_size
 from ddnl_ray.seeds import SeedTree
 
 SCORE_BATCH = 1024
+_SINCE = {"cutmix": 0.0, "schedule": "half"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,12 +48,20 @@ class EvalRecipe:
     weight_decay: float = 5e-4
     """L2 penalty, added to the gradient."""
     augment: str | None = "color_crop_cutout_flip_scale_rotate"
-    """DSA strategy, or None."""
+    """DSA strategy, ``diffaug:`` and a strategy of :class:`ddnl_ray.data.DiffAug`, or None."""
+    cutmix: float = 0.0
+    """Probability with which a batch is mixed (:mod:`ddnl_ray.data.cutmix`)."""
+    schedule: str = "half"
+    """``half``: divided by 10 after the middle, where the momentum starts anew. ``thirds``: times 0.2 after two thirds
+    and after five sixths of the epochs (:func:`ddnl_ray.experts.schedule.thirds`)."""
     checkpoints: int = 10
     """How often, evenly spaced, the selection split is scored while training; the last epoch is always one."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""
+        require_known("evaluation schedule", self.schedule, ["half", "thirds"])
+        augmentation(self.augment)
+        mixing(self.cutmix)
         for name in ("epochs", "batch_size", "checkpoints"):
             if getattr(self, name) < 1:
                 raise RequestError(f"evaluate: {name} must be at least 1, but got {getattr(self, name)}")
@@ -60,8 +73,14 @@ class EvalRecipe:
             raise RequestError(f"evaluate: weight_decay must be 0 or more, but got {self.weight_decay}")
 
     @property
+    def identity(self) -> dict[str, Any]:
+        """The values that names are made of; later fields are left out at their defaults, so that older names hold."""
+        values = dataclasses.asdict(self)
+        return {name: value for name, value in values.items() if name not in _SINCE or value != _SINCE[name]}
+
+    @property
     def drop_epoch(self) -> int:
-        """Epochs after which the learning rate is divided by 10."""
+        """Epochs after which the schedule ``half`` divides the learning rate by 10."""
         return (self.epochs - 1) // 2 + 2
 
 
@@ -157,7 +176,7 @@ class _Trainer:
         if lr is None:
             raise RequestError("evaluate.lr is null, but the method learns no step size; set evaluate.lr")
         self.training, self.recipe, self.seed, self.lr = training.decoded(), recipe, seed, lr
-        self.augment = Dsa(recipe.augment) if recipe.augment else None
+        self.augment, self.cutmix = augmentation(recipe.augment), mixing(recipe.cutmix)
         channels, height, width = training.images.shape[1:]
         shape = (int(channels), int(height), int(width))
         self.model = build(network, shape, num_classes, seed.child("init").torch(), training.images.device)
@@ -177,19 +196,33 @@ class _Trainer:
     def epoch(self, number: int) -> None:
         """Train one epoch (counted from 1)."""
         self.model.train()
+        if self.recipe.schedule == "thirds":
+            for group in self.optimizer.param_groups:
+                group["lr"] = self.lr * thirds(number - 1, self.recipe.epochs)
         images, labels = self.training.images, self.training.labels
         generator = self.seed.child("epoch", number).torch()
         order = torch.randperm(len(images), generator=generator).to(images.device)
         for index in order.split(self.recipe.batch_size):
-            x = images[index]
+            x, targets = images[index], [(1.0, labels[index])]
             if self.augment is not None:
                 x = self.augment.apply(x, self.augment.draw(generator, len(index), x.shape[-1], x.device))
+            mix = self.cutmix.draw(generator, len(index), x.shape[-1], x.device) if self.cutmix is not None else None
+            if self.cutmix is not None and mix is not None:
+                x = self.cutmix.apply(x, mix)
+                targets = [(mix.own, targets[0][1]), (1 - mix.own, targets[0][1][mix.order])]
             self.optimizer.zero_grad(set_to_none=True)
-            for rows, own in zip(x.split(self.part), labels[index].split(self.part), strict=True):
-                (F.cross_entropy(self.model(rows), own) * (len(rows) / len(x))).backward()
+            for first in range(0, len(x), self.part):
+                rows = slice(first, first + self.part)
+                _loss(self.model(x[rows]), [(share, own[rows]) for share, own in targets], len(x)).backward()
             self.optimizer.step()
-        if number == self.recipe.drop_epoch:
+        if self.recipe.schedule == "half" and number == self.recipe.drop_epoch:
             self.optimizer = self._optimizer(self.lr / 10)
+
+
+def _loss(logits: Tensor, targets: list[tuple[float, Tensor]], batch: int) -> Tensor:
+    """Return the share in a batch's mean loss of the images with these logits; targets are weighted."""
+    first, *rest = (F.cross_entropy(logits, labels) * (share * len(logits) / batch) for share, labels in targets)
+    return sum(rest, first)
 
 
 @torch.no_grad()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ddnl_ray.data import CutMix, DiffAug
 from ddnl_ray.data.dsa import Dsa
 from ddnl_ray.distill import Distilled
 from ddnl_ray.errors import RequestError
@@ -226,6 +228,9 @@ def test_an_unknown_selection_split() -> None:
         ({"lr": math.nan}, "evaluate: lr must be above 0 or null, but got nan"),
         ({"momentum": 1.0}, r"evaluate: momentum must lie in \[0, 1\), but got 1.0"),
         ({"weight_decay": -1e-3}, "evaluate: weight_decay must be 0 or more, but got -0.001"),
+        ({"schedule": "thirts"}, "unknown evaluation schedule 'thirts': did you mean 'thirds'"),
+        ({"cutmix": -0.5}, r"cutmix is a probability and must lie in \[0, 1\], but got -0.5"),
+        ({"augment": "diffaug:colour"}, "unknown augmentation operation 'colour': did you mean 'color'"),
     ],
 )
 def test_bad_recipes_are_refused(changes: dict[str, Any], message: str) -> None:
@@ -254,3 +259,95 @@ def test_parts_of_a_batch_add_up_to_the_batch(monkeypatch: pytest.MonkeyPatch) -
     assert taken == [[7, 3] * recipe.epochs, [1] * 10 * recipe.epochs]
     for one, other in zip(*scores, strict=True):
         assert one.loss == pytest.approx(other.loss, rel=1e-5)
+
+
+# --- the protocol of the IDC lineage -------------------------------------------------------------------------------
+
+IDC = replace(PLAIN, augment="diffaug:color_crop_flip", cutmix=0.5, schedule="thirds", lr=0.1)
+
+
+def weights_of(module: nn.Module) -> Tensor:
+    return nn.utils.parameters_to_vector(module.parameters()).detach().clone()
+
+
+def with_torch(training: Distilled, recipe: EvalRecipe, lr: float) -> tuple[list[Tensor], nn.Module, int]:
+    """Weights before every step with torch's own schedule, the network, and how many batches were mixed.
+
+    A mixed batch has one soft target per image, so this is not the sum of two losses.
+    """
+    model, mixed = build(NETWORK, (1, 4, 4), 3, SEED.child("init").torch()), 0
+    optimizer = torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9, weight_decay=recipe.weight_decay)
+    milestones = [2 * recipe.epochs // 3, 5 * recipe.epochs // 6]
+    scheduler = torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones, gamma=0.2)
+    soft = training.labels if training.labels.is_floating_point() else F.one_hot(training.labels, 3).float()
+    history = []
+    for epoch in range(1, recipe.epochs + 1):
+        generator = SEED.child("epoch", epoch).torch()
+        order = torch.randperm(len(training.images), generator=generator)
+        for rows in order.split(recipe.batch_size):
+            x, target = DiffAug("color_crop_flip")(training.images[rows], generator), soft[rows]
+            draw = CutMix(recipe.cutmix).draw(generator, len(rows), 4, "cpu") if recipe.cutmix else None
+            if draw is not None:
+                before, mixed = x.clone(), mixed + 1
+                for i, r, c in itertools.product(range(len(rows)), range(*draw.rows), range(*draw.columns)):
+                    x[i, :, r, c] = before[draw.order[i], :, r, c]
+                target = draw.own * target + (1 - draw.own) * target[draw.order]
+            history.append(weights_of(model))
+            optimizer.zero_grad()
+            (-(target * model(x).log_softmax(1)).sum(1).mean()).backward()
+            optimizer.step()
+        scheduler.step()
+    return history, model, mixed
+
+
+@pytest.fixture
+def visited(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
+    """The weights of which a gradient was taken, in order."""
+    found: list[Tensor] = []
+
+    def watched(*args: Any) -> nn.Module:
+        model = build(*args)
+        model.register_forward_pre_hook(
+            lambda module, inputs: found.append(weights_of(module)) if module.training else None
+        )
+        return model
+
+    monkeypatch.setattr("ddnl_ray.evaluate.build", watched)
+    return found
+
+
+@pytest.mark.parametrize("soft", [False, True])
+@pytest.mark.parametrize("cutmix", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("epochs", [1, 5, 9])
+def test_the_idc_protocol_equals_a_loop_with_torch_schedule(
+    visited: list[Tensor], soft: bool, cutmix: float, epochs: int
+) -> None:
+    """Nine epochs decay after the 6th and the 7th; five after the 3rd and the 4th; one before it begins, twice."""
+    recipe = replace(IDC, cutmix=cutmix, epochs=epochs, weight_decay=0.01)
+    found = scores(distilled(soft), recipe)
+    expected, model, mixed = with_torch(distilled(soft), recipe, 0.1)
+    assert len(visited) == len(expected) == 3 * epochs
+    for own, other in zip(visited, expected, strict=True):
+        torch.testing.assert_close(own, other, rtol=0, atol=1e-6)
+    assert found["test"].loss == pytest.approx(measured(model, splits()["test"])[1], rel=1e-5)
+    assert mixed == {0.0: 0, 1.0: 3 * epochs}.get(cutmix, mixed)
+    assert epochs < 9 or cutmix != 0.5 or 0 < mixed < 27
+
+
+def test_parts_of_a_mixed_batch_add_up_to_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = scores(distilled(True), IDC)["test"]
+    monkeypatch.setitem(PART_BYTES, "cpu", 4 * 4 * 16 * 3)
+    assert scores(distilled(True), IDC)["test"].loss == pytest.approx(whole.loss, rel=1e-5)
+
+
+def test_each_part_of_the_idc_protocol_matters() -> None:
+    recipes = [IDC, replace(IDC, cutmix=0.0), replace(IDC, schedule="half"), replace(IDC, augment="color_crop_flip")]
+    assert len({scores(distilled(), recipe)["test"].loss for recipe in recipes}) == 4
+
+
+def test_names_from_before_there_was_a_choice_hold() -> None:
+    old = {"epochs", "batch_size", "lr", "momentum", "weight_decay", "augment", "checkpoints"}
+    assert set(EvalRecipe().identity) == old
+    assert EvalRecipe().identity["augment"] == "color_crop_cutout_flip_scale_rotate"
+    assert set(replace(IDC, schedule="half").identity) == old | {"cutmix"}
+    assert set(IDC.identity) == old | {"cutmix", "schedule"}

@@ -1,6 +1,8 @@
 """Data sets, splits, transforms and augmentation."""
 
+from ddnl_ray.data.augment import Augment, DiffAug, Draw, apply_classes, augmentation, draw_classes
 from ddnl_ray.data.cifar import CIFAR10_CLASSES, CIFAR100_CLASSES
+from ddnl_ray.data.cutmix import CutMix, CutMixDraw, mixing
 from ddnl_ray.data.dataset import Dataset
 from ddnl_ray.data.dsa import OPERATIONS, Dsa, DsaDraw
 from ddnl_ray.data.labels import read_labels
@@ -15,14 +17,23 @@ __all__ = [
     "CIFAR100_CLASSES",
     "DEFAULT_ROOT",
     "OPERATIONS",
+    "Augment",
+    "CutMix",
+    "CutMixDraw",
     "Dataset",
+    "DiffAug",
+    "Draw",
     "Dsa",
     "DsaDraw",
     "Normalise",
     "PrepareConfig",
     "PreparedData",
     "Zca",
+    "apply_classes",
+    "augmentation",
+    "draw_classes",
     "load",
+    "mixing",
     "prepare",
     "read_labels",
 ]

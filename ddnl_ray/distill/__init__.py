@@ -9,6 +9,7 @@ from ddnl_ray.distill.accdd import Accdd, AccddConfig
 from ddnl_ray.distill.att import Att, AttConfig
 from ddnl_ray.distill.base import Auxiliary, Choice, Distilled, Method, Problem, State, StepInfo
 from ddnl_ray.distill.coresets import Full, FullConfig, Random, RandomConfig
+from ddnl_ray.distill.dance import Dance, DanceConfig
 from ddnl_ray.distill.datm import Datm, DatmConfig
 from ddnl_ray.distill.dm import Dm, DmConfig
 from ddnl_ray.distill.dsa import GradientMatching, GradientMatchingConfig
@@ -36,6 +37,7 @@ METHODS: dict[str, MethodKind] = {
     "datm": MethodKind(Datm, DatmConfig),
     "dm": MethodKind(Dm, DmConfig),
     "idm": MethodKind(Idm, IdmConfig),
+    "dance": MethodKind(Dance, DanceConfig),
     "dsa": MethodKind(GradientMatching, GradientMatchingConfig),
     "accdd": MethodKind(Accdd, AccddConfig),
     "random": MethodKind(Random, RandomConfig),

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ddnl_ray.data import Normalise, Zca
-from ddnl_ray.data.dsa import Dsa
+from ddnl_ray.data.augment import Augment
 from ddnl_ray.distill.formation import decode
 from ddnl_ray.errors import CorruptFileError, RequestError
 from ddnl_ray.experts.buffer import Experts
@@ -56,7 +56,7 @@ class Problem:
     num_classes: int
     ipc: int | None
     network: Flat | None
-    augment: Dsa | None
+    augment: Augment | None
     experts: Experts | None = None
     graph_memory: int = 0
     smaller: int = 0
@@ -185,6 +185,8 @@ class Method(ABC, Generic[S]):
     needs_experts: ClassVar[bool] = False
     matches_trajectories: ClassVar[bool] = False
     """Whether a student follows the experts' weights: the robust parts that act on experts are for such methods."""
+    keeps_pixels: ClassVar[bool] = False
+    """Whether its images are pixels, which are cut into several: that does not go with whitening."""
     reads_final: ClassVar[bool] = False
     """Whether it reads the experts' last epoch, beside the window."""
 

@@ -167,7 +167,8 @@ def class_gradient(
     picks = view.picks(classes, ipc, generator)
     used = ipc * view.factor**2 if picks is None else picks.shape[1]
     loss, gradient = stored.new_zeros(()), torch.zeros_like(stored)
-    for part in _chunks(classes, used, problem):
+    # Real images have no graph, so they weigh less.
+    for part in _chunks(classes, used + (batch_real // 4 if terms.match else 0), problem):
         kept = slice(part.start * ipc, part.stop * ipc)
         leaf = stored[kept].detach().clone().requires_grad_()
         images = view.decoded(leaf)
@@ -183,7 +184,7 @@ def class_gradient(
 
 
 def _chunks(classes: int, images: int, problem: Problem) -> Iterator[slice]:
-    """Yield the classes that go through together, ``images`` of each: those that fit, but at least one."""
+    """Yield the classes that go through together, each as heavy as ``images``: those that fit, but at least one."""
     assert problem.network is not None
     size = part_size(problem.network.module, problem.images.shape[-1], problem.device, problem.smaller)
     assert size is not None

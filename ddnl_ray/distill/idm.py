@@ -9,8 +9,8 @@ Differs from the original:
     - the accuracy meters, which the authors' evaluation resets to 0 as a side effect, have an interval of their own
       (``meter_reset_interval``), whatever is evaluated when; 0: never;
     - no checkpoint is chosen on the test set;
-    - the network with which images are matched is used as it stands after the last training; that is in percent, as
-      the published weights assume, so ``ce_weight`` 0.5 at 40 % accuracy means 20.
+    - nothing is changed in the unit of the accuracy: it is in percent, as the published weights assume, so that
+      ``ce_weight`` 0.5 at 40 % means 20.
 """
 
 from __future__ import annotations
@@ -134,7 +134,8 @@ S = TypeVar("S", bound=IdmState)
 class Idm(Method[Any]):
     """Improved distribution matching.
 
-    A robust variant overrides :meth:`_gradient` (what moves the images) and :meth:`_learn` (how networks learn).
+    A robust variant overrides :meth:`_renewed` (which networks there are), :meth:`_gradient` (what moves the images)
+    and :meth:`_learn` (how networks learn).
     """
 
     config: IdmConfig
@@ -154,8 +155,7 @@ class Idm(Method[Any]):
     def step(self, state: Any, problem: Problem, seed: SeedTree) -> tuple[Any, StepInfo]:
         """Renew the queue, move the images under one network, train others (see :meth:`Method.step`)."""
         config, own = self.config, seed.child("step", state.iteration)
-        following = dataclasses.replace(state, iteration=state.iteration + 1)
-        given, state = following, self._renewed(following, state.iteration, problem, own)
+        given, state = state, self._renewed(state, problem, own)
         loss = state.images.new_zeros(())
         generator = own.child("choose").torch()
         for turn, index in enumerate(torch.randperm(len(state.networks), generator=generator)[: config.train_net_num]):
@@ -165,8 +165,8 @@ class Idm(Method[Any]):
         fetched = torch.randperm(len(state.networks), generator=generator)[: config.fetch_net_num]
         state = self._learn(state, fetched.tolist(), problem, own.child("learn"))
         if not bool(loss.isfinite() & state.images.isfinite().all() & state.networks.isfinite().all()):
-            return given, StepInfo(float("nan"), accepted=False)
-        return state, StepInfo(float(loss), accepted=True)
+            return dataclasses.replace(given, iteration=given.iteration + 1), StepInfo(float("nan"), accepted=False)
+        return dataclasses.replace(state, iteration=state.iteration + 1), StepInfo(float(loss), accepted=True)
 
     def export(self, state: Any, problem: Problem) -> Distilled:
         """Return the stored images with hard labels."""
@@ -176,9 +176,9 @@ class Idm(Method[Any]):
     def _view(self) -> View:
         return View(self.config.factor)
 
-    def _renewed(self, state: S, iteration: int, problem: Problem, seed: SeedTree) -> S:
+    def _renewed(self, state: Any, problem: Problem, seed: SeedTree) -> Any:
         """Return the state with a new network, or empty meters, where it is time."""
-        interval = self.config.meter_reset_interval
+        iteration, interval = state.iteration, self.config.meter_reset_interval
         if interval and iteration and iteration % interval == 0:
             nothing = torch.zeros_like(state.seen)
             state = dataclasses.replace(state, correct=nothing, seen=nothing)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ddnl_ray.data.dsa import Dsa, DsaDraw
+from ddnl_ray.data.augment import Augment, Draw
 from ddnl_ray.models import Flat
 from ddnl_ray.models.second_order import ConvNetTape, Weights, epsilon
 
@@ -32,7 +32,7 @@ class StudentBatch:
     """
 
     index: Tensor
-    draw: DsaDraw | None
+    draw: Draw | None
 
 
 @dataclass(frozen=True)
@@ -97,15 +97,15 @@ class Augmented:
     """
 
     student: Student
-    augment: Dsa | None
+    augment: Augment | None
 
-    def gradient(self, theta: Tensor, images: Tensor, labels: Tensor, draw: DsaDraw | None) -> Tensor:
+    def gradient(self, theta: Tensor, images: Tensor, labels: Tensor, draw: Draw | None) -> Tensor:
         """Return the gradient of a batch (see :meth:`Student.gradient`) with its augmentation."""
         if self.augment is not None and draw is not None:
             images = self.augment.apply(images, draw)
         return self.student.gradient(theta, images, labels)
 
-    def tape(self, theta: Tensor, images: Tensor, labels: Tensor, draw: DsaDraw | None) -> Tape:
+    def tape(self, theta: Tensor, images: Tensor, labels: Tensor, draw: Draw | None) -> Tape:
         """Return the step (see :meth:`Student.tape`) with its augmentation."""
         if self.augment is None or draw is None:
             return self.student.tape(theta, images, labels)

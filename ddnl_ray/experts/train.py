@@ -8,12 +8,14 @@ take 1.1 (8 x 8 digits) to 1.7 times (32 x 32) the time of four in turn (torch 2
 Differs from the original (MTT's buffer script):
     - snapshots are copies (there they alias the live weights when training runs on a CPU);
     - every random number comes from the seed tree;
-    - the learning rate is constant (there an optional flag divides it by 10 half-way; no published setting uses it).
+    - the learning rate is constant (there an optional flag divides it by 10 half-way; no published setting uses it);
+      the experts of the IDC lineage (DANCE, Acc-DD) have the schedule ``thirds``, and CutMix;
+    - a mixed batch whose images are weighted weighs either label like the image that the label is from.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -21,10 +23,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ddnl_ray.data.dsa import Dsa
+from ddnl_ray.data import augmentation, mixing
 from ddnl_ray.errors import RequestError
+from ddnl_ray.experts.batches import Batch, batches
 from ddnl_ray.experts.gsam import gsam_direction, loss_and_gradient
-from ddnl_ray.experts.policy import Lesson, Plain, Policy, order_of
+from ddnl_ray.experts.policy import Plain, Policy
 from ddnl_ray.experts.precision import products, require_precision
 from ddnl_ray.experts.recipe import ExpertRecipe
 from ddnl_ray.models import Flat, build
@@ -120,7 +123,7 @@ def train_experts(
     if starts is None:
         _keep(snapshots, 0, theta)
     losses: list[list[float]] = [[] for _ in seeds]
-    augment = Dsa(recipe.augment) if recipe.augment else None
+    augment, mix = augmentation(recipe.augment), mixing(recipe.cutmix)
     policy = policy or Plain(labels)
     names = range(len(seeds)) if experts is None else experts
     with products(recipe.precision, images.device):
@@ -128,10 +131,10 @@ def train_experts(
             generators = [seed.child("epoch", epoch).torch() for seed in seeds]
             total = torch.zeros(len(seeds), dtype=theta.dtype, device=images.device)
             lessons = [policy.lesson(name, epoch, network, own) for name, own in zip(names, theta, strict=True)]
-            for batch in _batches(images, lessons, recipe.batch_size, augment, generators):
+            for batch in batches(images, lessons, recipe.batch_size, augment, mix, generators):
                 loss, direction = _direction(network, batch, theta, recipe, policy.consistency)
                 velocity = recipe.momentum * velocity + direction + recipe.weight_decay * theta
-                theta = theta - recipe.lr * velocity
+                theta = theta - recipe.lr_at(epoch) * velocity
                 total += loss * batch.labels.shape[1]
             _keep(snapshots, epoch + 1 - first, theta)
             for own, value in zip(losses, total.tolist(), strict=True):
@@ -183,50 +186,8 @@ def _require_finite(losses: list[list[float]], epoch: int, recipe: ExpertRecipe)
             )
 
 
-@dataclass(frozen=True)
-class _Batch:
-    """One step's images of every expert.
-
-    Attributes:
-        images: Augmented [E, B, C, H, W].
-        labels: int64 [E, B].
-        weights: Weight of every image in the mean loss [E, B]; None: all 1.
-    """
-
-    images: Tensor
-    labels: Tensor
-    weights: Tensor | None
-
-
-def _batches(
-    images: Tensor,
-    lessons: Sequence[Lesson],
-    size: int,
-    augment: Dsa | None,
-    generators: Sequence[torch.Generator],
-) -> Iterator[_Batch]:
-    """Yield the batches of one epoch, each expert's from its own lesson and generator."""
-    pairs = zip(lessons, generators, strict=True)
-    orders = [order_of(lesson, len(images), generator).to(images.device) for lesson, generator in pairs]
-    for indices in zip(*(order.split(size) for order in orders), strict=True):
-        rows = list(zip(lessons, indices, strict=True))
-        batch = [images[index] for index in indices]
-        if augment is not None:
-            draws = (
-                augment.draw(each, len(x), x.shape[2], x.device) for each, x in zip(generators, batch, strict=True)
-            )
-            batch = [augment.apply(x, draw) for x, draw in zip(batch, draws, strict=True)]
-        weights = [lesson.weights[index] for lesson, index in rows if lesson.weights is not None]
-        assert len(weights) in (0, len(rows))
-        yield _Batch(
-            torch.stack(batch),
-            torch.stack([lesson.labels[index] for lesson, index in rows]),
-            torch.stack(weights) if weights else None,
-        )
-
-
 def _direction(
-    network: Flat, batch: _Batch, theta: Tensor, recipe: ExpertRecipe, consistency: float
+    network: Flat, batch: Batch, theta: Tensor, recipe: ExpertRecipe, consistency: float
 ) -> tuple[Tensor, Tensor]:
     """Return the batch losses [E] and the update directions [E, P].
 
@@ -235,24 +196,28 @@ def _direction(
     in parts (see :mod:`ddnl_ray.models.parts`), each with its share of the mean.
     """
     dtype = torch.bfloat16 if recipe.precision == "bfloat16" else theta.dtype
-    x, y, w = batch.images, batch.labels, batch.weights
+    num = batch.labels.shape[1]
 
-    def alone(weights: Tensor, x: Tensor, y: Tensor, w: Tensor | None) -> Tensor:
-        logits = network(weights.to(dtype), x.to(dtype)).to(weights.dtype)
-        return sample_loss(logits, y, w, consistency)
+    def alone(weights: Tensor, own: Mapping[str, Tensor]) -> Tensor:
+        logits = network(weights.to(dtype), own["images"].to(dtype)).to(weights.dtype)
+        loss = sample_loss(logits, own["labels"], own.get("weights"), consistency)
+        if "own" in own:
+            other = sample_loss(logits, own["labels_other"], own.get("weights_other"), consistency)
+            loss = own["own"] * loss + (1 - own["own"]) * other
+        return loss
 
     def loss(weights: Tensor, rows: slice) -> Tensor:
-        own = (x[:, rows], y[:, rows], None if w is None else w[:, rows])
+        own = batch.part(rows)
         losses: Tensor
         if len(weights) == 1:
-            losses = alone(weights[0], own[0][0], own[1][0], None if own[2] is None else own[2][0]).unsqueeze(0)
+            losses = alone(weights[0], {name: value[0] for name, value in own.items()}).unsqueeze(0)
         else:
-            losses = torch.func.vmap(alone, in_dims=(0, 0, 0, None if w is None else 0))(weights, *own)
-        return losses * (len(y[0, rows]) / y.shape[1])
+            losses = torch.func.vmap(alone)(weights, own)
+        return losses * (own["labels"].shape[1] / num)
 
-    size = part_size(network.module, x.shape[-1], x.device)
+    size = part_size(network.module, batch.images.shape[-1], batch.images.device)
     assert size is not None  # a flat network has no batch normalisation
-    parts = [slice(first, first + size) for first in range(0, y.shape[1], size)]
+    parts = [slice(first, first + size) for first in range(0, num, size)]
 
     def differentiate(weights: Tensor) -> tuple[Tensor, Tensor]:
         found = [loss_and_gradient(partial(loss, rows=rows), weights) for rows in parts]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from ddnl_ray.models.flat import Flat, Outputs
 
@@ -41,5 +42,10 @@ def outputs_of(network: Flat, theta: Tensor, images: Tensor, smaller: int = 0) -
     size = part_size(network.module, images.shape[-1], images.device, smaller)
     assert size is not None  # a flat network has no batch normalisation
     # Copies, because kernels choose their path by alignment, and memory that is shared has an alignment of its own.
-    found = [network.outputs(theta, part.clone()) for part in images.split(size)]
+    parts = [part.clone() for part in images.split(size)]
+    if smaller and torch.is_grad_enabled():
+        # A part's graph is thrown away and made again on the way back: memory for time, the same numbers.
+        found = [checkpoint(network.outputs, theta, part, use_reentrant=False) for part in parts]
+    else:
+        found = [network.outputs(theta, part) for part in parts]
     return found[0] if len(found) == 1 else Outputs(*(torch.cat(pieces) for pieces in zip(*found, strict=True)))

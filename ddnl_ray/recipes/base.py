@@ -11,6 +11,7 @@ from ddnl_ray.experts import ExpertRecipe
 from ddnl_ray.models import NetworkSpec
 
 DSA = "color_crop_cutout_flip_scale_rotate"
+DIGITS_SOURCE = "tuned on val_noisy of digits"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +22,7 @@ class Recipe:
         params: Hyper-parameters of the method.
         network: The backbone.
         zca: Whether the images are whitened.
-        augment: DSA strategy of experts, student and evaluation, or None.
+        augment: Augmentation of experts, student and evaluation, as :func:`ddnl_ray.data.augmentation` reads it.
         evaluation: How networks are trained on the result.
         experts: How experts are trained, for methods that match them.
         num_experts: How many.
@@ -64,3 +65,63 @@ def backbone(dataset: str) -> NetworkSpec:
     if dataset == "digits":
         return NetworkSpec("convnet2", 32)
     return NetworkSpec("convnet4" if dataset == "tinyimagenet" else "convnet3")
+
+
+def is_digits(dataset: str) -> bool:
+    """Return whether the data set is the embedded digits, which are small, and are not augmented."""
+    return dataset == "digits"
+
+
+def dc_recipe(dataset: str, params: Mapping[str, Any], source: str = DIGITS_SOURCE) -> Recipe:
+    """Return a recipe with the evaluation of the DC code base (DC, DSA, DM, IDM), at the learning rate 0.01.
+
+    The images are normalised per channel; RDC's tables whiten them, which its sweeps say (``data.zca``).
+    """
+    digits = is_digits(dataset)
+    augment = None if digits else DSA
+    evaluation = EvalRecipe(epochs=300 if digits else 1001, lr=0.01, augment=augment)
+    return Recipe(
+        params=params, network=backbone(dataset), zca=False, augment=augment, evaluation=evaluation, source=source
+    )
+
+
+def idc_recipe(dataset: str, params: Mapping[str, Any], experts: ExpertRecipe, source: str, eval_epochs: int) -> Recipe:
+    """Return a recipe with the evaluation of the IDC code base (IDC, Acc-DD, DANCE)."""
+    evaluation = EvalRecipe(
+        epochs=eval_epochs,
+        batch_size=64,
+        lr=0.01,
+        augment="diffaug:flip_color_crop_scale_rotate",
+        cutmix=0.5,
+        schedule="thirds",
+    )
+    if is_digits(dataset):
+        evaluation = EvalRecipe(epochs=300, batch_size=64, lr=0.01, augment=None, schedule="thirds")
+        source = DIGITS_SOURCE
+    return Recipe(
+        params=params,
+        network=backbone(dataset),
+        zca=False,
+        augment=None if is_digits(dataset) else DSA,
+        evaluation=evaluation,
+        experts=experts,
+        num_experts=5,
+        source=source,
+    )
+
+
+def idc_experts(dataset: str, epochs: int, schedule_epochs: int, augment: str) -> ExpertRecipe:
+    """Return the pretraining of the IDC code base."""
+    digits = is_digits(dataset)
+    return ExpertRecipe(
+        network=backbone(dataset),
+        epochs=epochs,
+        batch_size=64,
+        lr=0.01,
+        momentum=0.9,
+        weight_decay=5e-4,
+        augment=None if digits else augment,
+        cutmix=0.0 if digits else 0.5,
+        schedule="thirds",
+        schedule_epochs=schedule_epochs,
+    )

@@ -8,8 +8,7 @@ from typing import Any
 from ddnl_ray.evaluate import EvalRecipe
 from ddnl_ray.experts import ExpertRecipe
 from ddnl_ray.noise import NoiseConfig
-from ddnl_ray.recipes.base import DSA, Recipe, backbone, nearest_key, nearest_setting
-from ddnl_ray.recipes.matching import DIGITS_SOURCE
+from ddnl_ray.recipes.base import DIGITS_SOURCE, DSA, Recipe, backbone, nearest_key, nearest_setting
 
 SOURCE = "DATM (Guo et al. 2024), configuration files"
 NOISY_SOURCE = "noisy benchmark (Cheng et al. 2024, DD_LNL), configuration files"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from ddnl_ray.noise import NoiseConfig
-from ddnl_ray.recipes.base import Recipe, nearest_setting
-from ddnl_ray.recipes.matching import DIGITS_SOURCE, matching_recipe
+from ddnl_ray.recipes.base import DIGITS_SOURCE, Recipe, nearest_setting
+from ddnl_ray.recipes.matching import matching_recipe
 
 SOURCE = "FTD (Du et al. 2023), its repository's table 7; whitening and iterations after its scripts"
 

@@ -9,8 +9,6 @@ from ddnl_ray.evaluate import EvalRecipe
 from ddnl_ray.experts import ExpertRecipe
 from ddnl_ray.recipes.base import DSA, Recipe, backbone
 
-DIGITS_SOURCE = "tuned on val_noisy of digits"
-
 
 def matching_recipe(dataset: str, setting: Mapping[str, Any], source: str, **experts: Any) -> Recipe:
     """Return a recipe with the experts and the evaluation of the MTT code base.

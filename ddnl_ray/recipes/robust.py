@@ -1,4 +1,4 @@
-"""Settings of TAD, SGR and TIAT, and of the self-supervised extractor, by data set.
+"""Settings of TAD, SGR and TIAT (RDC's: :mod:`ddnl_ray.recipes.rdc`), and of the extractor, by data set.
 
 The papers give few of them; the defaults of the configuration classes are the choices that their docstrings explain.
 Here is what differs between data sets.
@@ -10,6 +10,8 @@ from typing import Any
 
 from ddnl_ray.features import SimclrConfig
 from ddnl_ray.models import NetworkSpec
+from ddnl_ray.noise import NoiseConfig
+from ddnl_ray.recipes.rdc import rdc
 
 _MANY_CLASSES = ("cifar100", "tinyimagenet")
 
@@ -38,8 +40,10 @@ _PARTS: dict[str, dict[str, dict[str, Any]]] = {
 }
 
 
-def part_settings(part: str, dataset: str) -> dict[str, Any]:
-    """Return the settings of a part that are this data set's own, with the part's prefix."""
+def part_settings(part: str, base: str, dataset: str, noise: NoiseConfig) -> dict[str, Any]:
+    """Return the settings of a part that are a data set's own, with its prefix, and what it changes in the base's."""
+    if part == "rdc":
+        return rdc(base, dataset, noise)
     kind = "many" if dataset in _MANY_CLASSES else dataset
     return {f"{part}.{name}": value for name, value in _PARTS[part].get(kind, {}).items()}
 

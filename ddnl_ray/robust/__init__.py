@@ -2,7 +2,7 @@
 
 from ddnl_ray.robust.composition import BASES, NAMES, Composition, compose, nearest_method
 from ddnl_ray.robust.derived import Derived, Inputs
-from ddnl_ray.robust.outcome import Trusted, describe_trust, trusted
+from ddnl_ray.robust.outcome import Trusted, describe_choice, describe_trust, trusted
 from ddnl_ray.robust.preparation import LATE, Preparation, Setting, build_buffer, prepare
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "Trusted",
     "build_buffer",
     "compose",
+    "describe_choice",
     "describe_trust",
     "nearest_method",
     "prepare",

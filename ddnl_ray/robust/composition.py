@@ -1,4 +1,4 @@
-"""Composed methods by name: a trajectory method and what makes it trust the right samples (``datm+sgr+tiat``)."""
+"""Composed methods by name: a distiller and what makes it trust the right samples (``datm+sgr+tiat``, ``idm+rdc``)."""
 
 from __future__ import annotations
 
@@ -8,18 +8,25 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, get_type_hints
 
-from ddnl_ray.distill import METHODS
+from ddnl_ray.distill import METHODS, Method, MethodKind
 from ddnl_ray.errors import RequestError
+from ddnl_ray.robust.rdc_config import RdcConfig
+from ddnl_ray.robust.rdc_idm import RdcIdm, RdcIdmConfig
 from ddnl_ray.robust.sgr import SgrConfig
 from ddnl_ray.robust.tad import TadConfig
 from ddnl_ray.robust.tiat import TiatConfig
 
-ROBUST: dict[str, type[Any]] = {"tad": TadConfig, "sgr": SgrConfig, "tiat": TiatConfig}
-VARIANTS = (("tad",), ("sgr",), ("tiat",), ("sgr", "tiat"))
-"""The parts that may be added to a trajectory method, in the order of their names."""
+ROBUST: dict[str, type[Any]] = {"tad": TadConfig, "sgr": SgrConfig, "tiat": TiatConfig, "rdc": RdcConfig}
+ON_EXPERTS = (("tad",), ("sgr",), ("tiat",), ("sgr", "tiat"))
+"""The parts that may be added to a trajectory method, in the order of their names: they act on its experts."""
+ON_NETWORKS: dict[str, MethodKind] = {"idm": MethodKind(RdcIdm, RdcIdmConfig)}
+"""What ``+rdc`` makes of a method whose own networks it teaches."""
 
 BASES = tuple(name for name, kind in METHODS.items() if kind.method.matches_trajectories)
-COMPOSED = tuple("+".join((base, *parts)) for base in BASES for parts in VARIANTS)
+COMPOSED = (
+    *("+".join((base, *parts)) for base in BASES for parts in ON_EXPERTS),
+    *(f"{base}+rdc" for base in ON_NETWORKS),
+)
 NAMES = (*METHODS, *COMPOSED)
 
 
@@ -34,6 +41,23 @@ class Composition:
 
     base: str
     parts: tuple[str, ...] = ()
+
+    @property
+    def kind(self) -> MethodKind:
+        """The class that distils, and that of its configuration."""
+        return ON_NETWORKS[self.base] if "rdc" in self.parts else METHODS[self.base]
+
+    def method(self, params: Mapping[str, Any]) -> Method[Any]:
+        """Return the method that distils, with its settings.
+
+        Raises:
+            RequestError: A value is out of its range.
+        """
+        settings = self.settings(params)
+        if "rdc" not in self.parts:
+            return self.kind.method(settings.base)
+        values = dataclasses.asdict(settings.base)
+        return self.kind.method(self.kind.config(**values, rdc=settings.parts["rdc"]))
 
     @property
     def variant(self) -> str:
@@ -114,8 +138,11 @@ def nearest_method(name: str) -> str:
     """Return a clause with the nearest name, the plain methods and what may be added to which."""
     close = difflib.get_close_matches(name, NAMES, n=1, cutoff=0.4)
     hint = f"did you mean {close[0]!r}? " if close else ""
-    added = ", ".join("+" + "+".join(parts) for parts in VARIANTS)
-    return f"{hint}Known: {', '.join(sorted(METHODS))}; {', '.join(BASES)} also with {added}"
+    added = ", ".join("+" + "+".join(parts) for parts in ON_EXPERTS)
+    return (
+        f"{hint}Known: {', '.join(sorted(METHODS))}; {', '.join(BASES)} also with {added}; "
+        f"{', '.join(ON_NETWORKS)} also with +rdc"
+    )
 
 
 def compose(name: str) -> Composition:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ddnl_ray.data import Dsa
+from ddnl_ray.data import Augment
 from ddnl_ray.experts import ExpertRecipe, Trajectory
 from ddnl_ray.models import Flat, build
 from ddnl_ray.robust.probes import distil_anchors, early_config, probe_losses, train_probes
@@ -35,7 +35,7 @@ def curate(
     recipe: ExpertRecipe,
     embed: Embed | None,
     base: tuple[str, Mapping[str, Any]],
-    augment: Dsa | None,
+    augment: Augment | None,
     config: TadConfig,
     seed: SeedTree,
 ) -> Curation:
@@ -78,7 +78,7 @@ def make_reference(
     recipe: ExpertRecipe,
     embed: Embed,
     base: tuple[str, Mapping[str, Any]],
-    augment: Dsa | None,
+    augment: Augment | None,
     config: TadConfig,
     seed: SeedTree,
 ) -> Reference:
@@ -102,7 +102,7 @@ class _Work:
     num_classes: int
     recipe: ExpertRecipe
     base: tuple[str, Any]
-    augment: Dsa | None
+    augment: Augment | None
     config: TadConfig
     seed: SeedTree
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from ddnl_ray.distill import Choice
 from ddnl_ray.robust.preparation import Preparation
 from ddnl_ray.robust.rounds import quality
 from ddnl_ray.robust.stages import Curated, Reliable
@@ -82,3 +83,31 @@ def _auc(right: Tensor, scores: Tensor) -> float | None:
     from sklearn.metrics import roc_auc_score
 
     return float(roc_auc_score(right.numpy(), scores.numpy()))
+
+
+def describe_choice(choice: Choice, clean: Tensor, observed: Tensor) -> dict[str, Any]:
+    """Return how right a method's choice of training images is; a share of nothing is None.
+
+    The keys are ``members`` (how many are trusted), ``precision`` (the share of them whose label, a new one included,
+    is true), ``recall`` (the share of the samples with a true observed label that are trusted with it), ``relabelled``
+    (how many have a new label) and ``relabelled_accuracy`` (the share of those that is true).
+
+    Args:
+        choice: What was chosen.
+        clean: True labels of the training part, int64 [N].
+        observed: Observed labels, int64 [N].
+    """
+    clean, observed = clean.cpu(), observed.cpu()
+    member, relabelled, labels = choice.member.cpu(), choice.relabelled.cpu(), choice.labels.cpu()
+    right, true = labels == clean, observed == clean
+    return {
+        "members": int(member.sum()),
+        "precision": _share(right[member]),
+        "recall": _share((member & right)[true]),
+        "relabelled": int(relabelled.sum()),
+        "relabelled_accuracy": _share(right[relabelled]),
+    }
+
+
+def _share(flags: Tensor) -> float | None:
+    return float(flags.double().mean()) if len(flags) else None

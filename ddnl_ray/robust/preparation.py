@@ -36,7 +36,7 @@ class Setting:
         num_experts: How many.
         seed: Root of the seeds of experts and of what is derived.
         dtype: How snapshots are stored.
-        augment: DSA strategy of students.
+        augment: Augmentation of students, as :func:`ddnl_ray.data.augmentation` reads it.
         extractor: How the extractor is trained, for methods that have one.
         anchor_params: Hyper-parameters with which the base method distils TAD's anchors.
     """

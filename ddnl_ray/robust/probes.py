@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ddnl_ray.data import Dsa
+from ddnl_ray.data import Augment
 from ddnl_ray.distill import METHODS, Problem
 from ddnl_ray.errors import RequestError, require_known
 from ddnl_ray.experts import ArrayExperts, ExpertRecipe, Trajectory, train_experts
@@ -107,9 +107,8 @@ def early_config(name: str, params: Mapping[str, Any], iterations: int, last_epo
     Raises:
         RequestError: The method is unknown or matches no trajectories, or a hyper-parameter is out of range.
     """
-    kind = METHODS[
-        require_known("base method", name, [own for own in METHODS if METHODS[own].method.matches_trajectories])
-    ]
+    bases = [own for own in METHODS if METHODS[own].method.matches_trajectories]
+    kind = METHODS[require_known("base method", name, bases)]
     config = kind.config(**params)
     length = min(config.expert_epochs, last_epoch)
     starts = min(config.max_start_epoch, last_epoch - length + 1)
@@ -128,7 +127,7 @@ def distil_anchors(
     name: str,
     config: Any,
     per_class: int,
-    augment: Dsa | None,
+    augment: Augment | None,
     seed: SeedTree,
 ) -> tuple[Tensor, Tensor]:
     """Return anchors in the transformed space [C * n, C, H, W] and their classes, int64 [C * n].

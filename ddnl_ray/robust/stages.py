@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ddnl_ray.data import Dsa, PreparedData
+from ddnl_ray.data import PreparedData, augmentation
 from ddnl_ray.experts import ArrayExperts, BufferId, ExpertRecipe, ExpertStore
 from ddnl_ray.experts.policy import Policy
 from ddnl_ray.features import Extractor, SimclrConfig, train_simclr
@@ -104,7 +104,7 @@ class Curated(Derived):
         """Run the rounds; experts that split in training get what they judge by, and one round for the first images."""
         data, config = inputs.data, self.config
         embed = self._embed(inputs)
-        augment = Dsa(self.augment) if self.augment else None
+        augment = augmentation(self.augment)
         base = self.base, self.params
         in_training = config.mode == "in_training" and config.outer
         rounds = dataclasses.replace(config, mode="rounds", rounds=1) if in_training else config

@@ -15,6 +15,7 @@ import torch
 
 from ddnl_ray.data import Dataset, PrepareConfig, PreparedData, load, prepare
 from ddnl_ray.errors import RequestError
+from ddnl_ray.experts import ExpertRecipe
 from ddnl_ray.features import SimclrConfig
 from ddnl_ray.files import digest
 from ddnl_ray.models import NetworkSpec
@@ -209,16 +210,16 @@ def _trial_config(
     if full and training.checkpoints is None:
         evaluation = dataclasses.replace(evaluation, checkpoints=evaluation.epochs)
     params = dict(recipe.params)
+    for part in composition.configs:
+        params |= part_settings(part, composition.base, data.name, noise)
     if "iterations" in params and budget.iterations is not None:
         params["iterations"] = budget.iterations
-    for part in composition.configs:
-        params |= part_settings(part, data.name)
     params |= composition.own(sweep.params)
     experts = recipe.experts
     if experts is not None:
         own = _given(**{name: getattr(sweep.experts, name) for name in type(sweep.experts).model_fields})
         own = {name: value for name, value in own.items() if name not in ("seed", "dtype", "at_once")}
-        experts = dataclasses.replace(experts, network=network, **(own | _given(epochs=budget.expert_epochs)))
+        experts = _experts(experts, network, own | _given(epochs=budget.expert_epochs))
     names = sweep.evaluate.networks or [network.name]
     return TrialConfig(
         data=data.fingerprint,
@@ -239,6 +240,14 @@ def _trial_config(
         select_on=sweep.search.select_on,
         eval_every=0 if full else budget.eval_every,
     )
+
+
+def _experts(recipe: ExpertRecipe, network: NetworkSpec, changes: dict[str, Any]) -> ExpertRecipe:
+    """Lay changes over a recipe of experts; a schedule is as much longer than the training as it was, unless said."""
+    if recipe.schedule_epochs is not None and "epochs" in changes:
+        rest = recipe.schedule_epochs - recipe.epochs
+        changes = {"schedule_epochs": changes["epochs"] + rest} | changes
+    return dataclasses.replace(recipe, network=network, **changes)
 
 
 def _with_anchors(sweep: SweepFile, config: TrialConfig, dataset: str) -> TrialConfig:
@@ -309,6 +318,10 @@ def _check_cell(cell: Cell, data: PreparedData, labels: NoisyLabels) -> None:
             composition.settings({**config.params, **corner})
         except RequestError as error:
             raise RequestError(f"search.space of {config.method} holds {corner}, but {error}") from error
+    if cell.zca and composition.kind.method.keeps_pixels:
+        raise RequestError(
+            f"{config.method} keeps pixels, which are not whitened, but data.zca is true; set it to false"
+        )
     for network in (config.network, *config.eval_networks):
         network.require_fits(data.input_shape)
     if config.experts is not None and cell.last_epoch > config.experts.epochs:

@@ -8,14 +8,15 @@ from typing import Any
 
 import torch
 
-from ddnl_ray.data import Dsa
+from ddnl_ray.data import augmentation
 from ddnl_ray.distill import Distilled, Problem
 from ddnl_ray.distill.adjoint import match, reach
 from ddnl_ray.distill.student import StudentBatch
 from ddnl_ray.distill.trajectory import student_of
 from ddnl_ray.evaluate import Split, train_and_score
-from ddnl_ray.experts import train_expert
+from ddnl_ray.experts import ArrayExperts, train_expert
 from ddnl_ray.models import Flat, build
+from ddnl_ray.robust import compose
 from ddnl_ray.seeds import SeedTree
 from ddnl_ray.sweep.plan import Cell, Plan
 
@@ -53,6 +54,8 @@ class Probe:
         if "syn_steps" in params:
             work = self._student(cell)
             distillation = work.seconds_per_step() * params["syn_steps"] * params["iterations"]
+        elif "iterations" in params:
+            distillation = self._matching(cell) * params["iterations"]
         return distillation + self._evaluation(cell)
 
     def student_bytes(self, cell: Cell) -> int:
@@ -63,25 +66,45 @@ class Probe:
         return work.tape_bytes * (work.kept + 1) + work.steps * work.start.nbytes
 
     def _student(self, cell: Cell) -> _StudentWork:
-        data, config = self.plan.data[cell.zca], cell.config
-        params, size = config.params, (config.ipc or 1) * data.num_classes
+        params, data = cell.config.params, self.plan.data[cell.zca]
+        size = (cell.config.ipc or 1) * data.num_classes
         num = min(params.get("batch_syn") or size, size, len(data.train_images))
-        images = data.train_images[:num]
-        problem = Problem(
+        return _StudentWork(self._problem(cell, num), params["syn_steps"])
+
+    def _matching(self, cell: Cell) -> float:
+        """Return the seconds of one of the first steps of a method that matches class by class."""
+        config = cell.config
+        method, seed = compose(config.method).method(config.params), SeedTree.root(0)
+        problem = self._problem(cell, len(self.plan.data[cell.zca].train_images))
+        if method.needs_experts:
+            assert problem.network is not None
+            assert config.experts is not None
+            epochs = tuple(sorted({*range(cell.last_epoch + 1), config.experts.epochs}))
+            weights = problem.network.flatten().expand(len(epochs), -1).numpy()
+            problem = dataclasses.replace(problem, experts=ArrayExperts([weights], epochs, epochs[-1]))
+        state = method.init(problem, seed)
+        return _time(lambda: method.step(state, problem, seed))
+
+    def _problem(self, cell: Cell, num_images: int) -> Problem:
+        """Return the cell's problem with as many images, their labels in turn."""
+        data, config = self.plan.data[cell.zca], cell.config
+        images = data.train_images[:num_images]
+        return Problem(
             images=images,
-            labels=torch.arange(num, device=images.device) % data.num_classes,
+            labels=torch.arange(num_images, device=images.device) % data.num_classes,
             num_classes=data.num_classes,
             ipc=config.ipc,
             network=Flat(build(config.network, data.input_shape, data.num_classes, SeedTree.root(0).torch())),
-            augment=Dsa(config.augment) if config.augment else None,
+            augment=augmentation(config.augment),
             graph_memory=self.plan.sweep.budget.graph_memory_mb * 2**20,
+            transform=data.transform,
         )
-        return _StudentWork(problem, params["syn_steps"])
 
     def _evaluation(self, cell: Cell) -> float:
         data, config = self.plan.data[cell.zca], cell.config
-        size = len(data.train_images) if config.ipc is None else config.ipc * data.num_classes
-        rows = min(size, PROBE_STEPS * config.evaluation.batch_size)
+        per_class = (config.ipc or 0) * config.params.get("factor", 1) ** 2
+        size = len(data.train_images) if config.ipc is None else per_class * data.num_classes
+        rows = min(len(data.train_images), size, PROBE_STEPS * config.evaluation.batch_size)
         few = Split(data.test_images[:100], data.test_labels[:100])
         training = Distilled(data.train_images[:rows], torch.arange(rows) % data.num_classes, 0.01)
 

@@ -103,6 +103,8 @@ class TrainingSection(_Section):
     batch_size: int | None = None
     momentum: float | None = None
     weight_decay: float | None = None
+    cutmix: float | None = None
+    schedule: str | None = None
     checkpoints: int | None = None
 
 
@@ -131,6 +133,9 @@ class ExpertsSection(_Section):
     rho: float | None = None
     alpha: float | None = None
     precision: str | None = None
+    cutmix: float | None = None
+    schedule: str | None = None
+    schedule_epochs: int | None = None
     seed: int = 0
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     at_once: int | None = Field(default=None, ge=1)

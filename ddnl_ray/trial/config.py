@@ -42,7 +42,7 @@ class TrialConfig:
     network: NetworkSpec
     """The backbone of distillation."""
     augment: str | None
-    """DSA strategy of the student."""
+    """Augmentation of the student, as :func:`ddnl_ray.data.augmentation` reads it."""
     experts: ExpertRecipe | None = None
     """How experts are trained, where the method needs them."""
     num_experts: int = 0
@@ -71,7 +71,8 @@ class TrialConfig:
     @property
     def identity(self) -> dict[str, Any]:
         """The values that names are made of."""
-        values = dataclasses.asdict(self) | {"experts": self.experts.identity if self.experts is not None else None}
+        experts = self.experts.identity if self.experts is not None else None
+        values = dataclasses.asdict(self) | {"experts": experts, "evaluation": self.evaluation.identity}
         # Left out where there is none, so that names from before there was a choice hold.
         return {name: value for name, value in values.items() if name not in _OPTIONAL or value is not None}
 

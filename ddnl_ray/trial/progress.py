@@ -28,6 +28,8 @@ class Progress:
         last_loss: Loss of the last step.
         wall_s: Seconds spent before this process.
         smaller: How often memory ran out.
+        trust: How right the method's choice was at each of its refreshes, where it makes one and the truth is known.
+        refreshes: Refreshes of that choice so far.
     """
 
     looks: list[Look] = field(default_factory=list)
@@ -37,6 +39,8 @@ class Progress:
     last_loss: float = 0.0
     wall_s: float = 0.0
     smaller: int = 0
+    trust: list[dict[str, Any]] = field(default_factory=list)
+    refreshes: int = 0
 
     def as_json(self) -> dict[str, Any]:
         """Return the values as JSON knows them."""

@@ -18,9 +18,9 @@ from typing import Any
 import torch
 
 from ddnl_ray import __version__
-from ddnl_ray.card import expected, write_card
-from ddnl_ray.data import Dsa
-from ddnl_ray.distill import METHODS, Auxiliary, Distilled, Method, Problem, State
+from ddnl_ray.card import expected, formation, write_card
+from ddnl_ray.data import augmentation
+from ddnl_ray.distill import Auxiliary, Distilled, Method, Problem, State
 from ddnl_ray.errors import CorruptFileError
 from ddnl_ray.evaluate import Score, Split, train_and_score
 from ddnl_ray.experts import training_labels
@@ -28,7 +28,7 @@ from ddnl_ray.experts.precision import products
 from ddnl_ray.files import read_tensors, write_atomic, write_json, write_tensors
 from ddnl_ray.models import Flat, NetworkSpec, build
 from ddnl_ray.results import Outcome
-from ddnl_ray.robust import compose
+from ddnl_ray.robust import compose, describe_choice
 from ddnl_ray.seeds import SeedTree
 from ddnl_ray.trial.config import Options, TrialConfig, TrialInputs
 from ddnl_ray.trial.outcomes import End, as_outcome, is_out_of_memory
@@ -92,7 +92,7 @@ class _Trial:
         """Distil, evaluate, export; return the rows."""
         settings = self.composition.settings(self.config.params).base
         self.total = total = int(getattr(settings, "iterations", 0))
-        method: Method[Any] = METHODS[self.composition.base].method(settings)
+        method = self.composition.method(self.config.params)
         restored = self._restore(method)
         problem = self._problem(method.needs_experts or method.needs_network)
         state, best = restored if restored is not None else (method.init(problem, self._seed("distill")), None)
@@ -128,7 +128,7 @@ class _Trial:
             num_classes=data.num_classes,
             ipc=config.ipc,
             network=network,
-            augment=Dsa(config.augment) if config.augment else None,
+            augment=augmentation(config.augment),
             experts=self.inputs.experts,
             graph_memory=self.options.graph_memory,
             smaller=self.progress.smaller,
@@ -143,6 +143,7 @@ class _Trial:
         progress.last_loss = info.loss
         progress.accepted += info.accepted
         progress.rejected = 0 if info.accepted else progress.rejected + 1
+        self._judge(method, state)
         if progress.rejected >= PATIENCE:
             finite = math.isfinite(info.loss)
             raise End(
@@ -153,6 +154,18 @@ class _Trial:
         if self.wall_s() > self.options.limit_s:
             raise End(Outcome.TIMEOUT)
         return state
+
+    def _judge(self, method: Method[Any], state: Any) -> None:
+        """Note how right the method's choice of training images is, where it has just been made anew."""
+        choice = method.choice(state)
+        if choice is None or choice.refresh == self.progress.refreshes:
+            return
+        self.progress.refreshes = choice.refresh
+        data, clean = self.inputs.data, self.inputs.labels.clean
+        if clean is not None and self.inputs.trusted is None:
+            observed = training_labels(data, self.inputs.labels)
+            said = describe_choice(choice, clean[data.train_index.cpu()], observed)
+            self.progress.trust.append({"iteration": state.iteration, **said})
 
     def _is_look(self, iteration: int, total: int) -> bool:
         every, rungs = self.config.eval_every, self.options.rungs
@@ -193,6 +206,8 @@ class _Trial:
                 rows += [self._scored(score, place | flags) for score in scores]
         if self.inputs.trust is not None:
             write_json(self.folder / "trust.json", self.inputs.trust)
+        elif self.progress.trust:
+            write_json(self.folder / "trust.json", {"refreshes": self.progress.trust})
         if self.config.ipc is not None:
             self._export(method.export(sets["selected"], problem), rows)
         return rows
@@ -238,6 +253,7 @@ class _Trial:
             "method": config.method,
             "ipc": config.ipc,
             "step_size": training.step_size,
+            "formation": formation(training),
             "network": dataclasses.asdict(config.eval_networks[0]),
             "evaluation": dataclasses.asdict(config.evaluation),
             "expected_accuracy": dataclasses.asdict(expected("test", own)),

@@ -435,16 +435,19 @@ RECIPE_CHANGES: dict[str, Any] = {
     "rho": 0.02,
     "alpha": 0.2,
     "precision": "bfloat16",
+    "cutmix": 0.5,
 }
+SCHEDULES = [{"schedule": "thirds", "schedule_epochs": epochs} for epochs in (3, 60)]
 
 
 def test_the_key_depends_on_every_ingredient() -> None:
     assert {field.name for field in dataclasses.fields(BufferId)} == {*KEY_CHANGES, "recipe"}
-    assert {field.name for field in dataclasses.fields(ExpertRecipe)} == {*RECIPE_CHANGES, "epochs"}
+    assert {field.name for field in dataclasses.fields(ExpertRecipe)} == {*RECIPE_CHANGES, *SCHEDULES[0], "epochs"}
     variants = [buffer(**{name: value}) for name, value in KEY_CHANGES.items()]
     for name, value in RECIPE_CHANGES.items():
         variants.append(buffer(recipe=dataclasses.replace(RECIPE, **{name: value})))
     variants.append(buffer(recipe=dataclasses.replace(RECIPE, network=NetworkSpec("convnet1", 4))))
+    variants += [buffer(recipe=dataclasses.replace(RECIPE, **schedule)) for schedule in SCHEDULES]
     keys = {variant.key for variant in variants} | {BUFFER.key}
     assert len(keys) == len(variants) + 1
     assert all(re.fullmatch("[0-9a-f]{16}", key) for key in keys)

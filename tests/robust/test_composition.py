@@ -7,6 +7,7 @@ import pytest
 from ddnl_ray.distill import METHODS
 from ddnl_ray.errors import RequestError
 from ddnl_ray.robust import BASES, NAMES, compose
+from ddnl_ray.robust.composition import ON_NETWORKS
 from ddnl_ray.robust.sgr import SgrConfig
 from ddnl_ray.robust.tad import TadConfig
 
@@ -31,9 +32,10 @@ def test_a_name_is_its_base_and_its_parts(name: str, base: str, variant: str, co
 
 def test_every_method_with_experts_takes_every_part_and_no_other_does() -> None:
     assert {"mtt", "ftd", "datm", "att"} <= set(BASES)
-    assert {name.partition("+")[0] for name in NAMES if "+" in name} == set(BASES)
+    on_experts = [name for name in NAMES if "+" in name and not name.endswith("+rdc")]
+    assert {name.partition("+")[0] for name in on_experts} == set(BASES)
     assert all(METHODS[base].method.matches_trajectories for base in BASES)
-    assert len(NAMES) == len(set(NAMES)) == len(METHODS) + 4 * len(BASES)
+    assert len(NAMES) == len(set(NAMES)) == len(METHODS) + 4 * len(BASES) + len(ON_NETWORKS)
 
 
 @pytest.mark.parametrize("name", ["datm+tiat+sgr", "random+tad", "datm+tad+sgr", "datm+", "tad"])

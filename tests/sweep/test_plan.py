@@ -125,6 +125,8 @@ def test_an_extension_keeps_the_names_of_the_cells_that_were_there(plan: MakePla
         "evaluate.repeats=3",
         "evaluate.networks=[convnet2]",
         "evaluate.lr=0.1",
+        "evaluate.cutmix=0.5",
+        "evaluate.schedule=thirds",
         "budget.experts=3",
         "budget.expert_epochs=4",
         "budget.iterations=4",
@@ -134,6 +136,8 @@ def test_an_extension_keeps_the_names_of_the_cells_that_were_there(plan: MakePla
         "experts.seed=1",
         "experts.dtype=bfloat16",
         "experts.precision=bfloat16",
+        "experts.cutmix=0.5",
+        "experts={schedule: thirds, schedule_epochs: 3}",
         "model.width=5",
         "data.subset=399",
         "data.val_fraction=0.2",
@@ -169,6 +173,8 @@ def test_the_file_is_laid_over_the_recipe(plan: MakePlan) -> None:
             "experts.batch_size=7",
             "experts.seed=9",
             "experts.dtype=float16",
+            "experts={cutmix: 0.5, schedule: thirds, schedule_epochs: 9}",
+            "evaluate={cutmix: 0.25, schedule: thirds}",
         ),
         "datm",
     )
@@ -182,6 +188,8 @@ def test_the_file_is_laid_over_the_recipe(plan: MakePlan) -> None:
     assert config.experts is not None
     assert (config.experts.network, config.experts.epochs, config.experts.batch_size) == (config.network, 3, 7)
     assert config.experts.optimizer == "gsam"  # the recipe's
+    assert (config.experts.cutmix, config.experts.schedule, config.experts.schedule_epochs) == (0.5, "thirds", 9)
+    assert (config.evaluation.cutmix, config.evaluation.schedule) == (0.25, "thirds")
     assert (config.num_experts, config.expert_seed, config.expert_dtype) == (2, 9, "float16")
     assert (config.repeats, config.select_on) == (2, "val_noisy")
 
@@ -345,6 +353,8 @@ def test_values_of_parameters_are_checked_before_any_compute(plan: MakePlan, ove
         ("evaluate.full.lr=0", r"^evaluate: lr must be above 0 or null, but got 0\.0$"),
         ("experts.precision=half", r"^unknown expert precision 'half': Known: bfloat16, float32, tf32$"),
         ("experts.optimizer=adam", r"^unknown expert optimizer 'adam': did you mean 'gsam'\? Known: gsam, sgd$"),
+        ("experts.schedule=thirds", r"^experts: the schedule 'thirds' needs its length; set schedule_epochs"),
+        ("evaluate.cutmix=2", r"^cutmix is a probability and must lie in \[0, 1\], but got 2\.0; published: 0\.5$"),
         ("data.subset=5000", r"^data\.subset must be at most the 1437 images that there are, but got 5000$"),
     ],
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pyarrow as pa
@@ -119,6 +119,11 @@ def test_profiles_do_not_write_into_the_run_of_the_whole(name: str, profile: str
 FULL_SIZE = [name for name in FILES if name.startswith(("trajectory", "datm_large", "tad", "sgr", "denoise"))]
 
 
+def plain(params: Mapping[str, object]) -> dict[str, object]:
+    """Return the settings of the base method."""
+    return {name: value for name, value in params.items() if "." not in name}
+
+
 @pytest.mark.parametrize("name", FULL_SIZE)
 def test_a_table_is_made_at_full_size(planned: MakePlan, name: str) -> None:
     """Everything is the recipe's, but for the kind of gradient that the denoising benchmark has."""
@@ -130,10 +135,13 @@ def test_a_table_is_made_at_full_size(planned: MakePlan, name: str) -> None:
         own = {name: value for name, value in config.params.items() if "." not in name}
         assert own == {**recipe.params, **(changed if config.method == "datm" else {})}
         parts = {
-            name: value for part in composition.configs for name, value in part_settings(part, config.dataset).items()
+            name: value
+            for part in composition.configs
+            for name, value in part_settings(part, composition.base, config.dataset, config.noise).items()
         }
         axes = read_sweep(SWEEPS / name).grid.parameters
-        assert {key: value for key, value in config.params.items() if "." in key and key not in axes} == parts
+        dotted = {key: value for key, value in parts.items() if "." in key}
+        assert {key: value for key, value in config.params.items() if "." in key and key not in axes} == dotted
         assert (config.experts, config.num_experts) == (recipe.experts, recipe.num_experts)
         assert config.evaluation == recipe.evaluation
         assert config.network == recipe.network

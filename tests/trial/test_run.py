@@ -312,6 +312,25 @@ def test_the_hash_depends_on_the_precision_where_it_is_not_float32(config: Confi
     assert "precision" not in base.identity["experts"]
 
 
+def test_the_hash_depends_on_the_protocol_where_it_is_not_that_of_before(config: Config) -> None:
+    base = config("mtt")
+    assert not {"cutmix", "schedule"} & set(base.identity["evaluation"])
+    changed = [
+        replace(base, evaluation=replace(base.evaluation, **own)) for own in ({"cutmix": 0.5}, {"schedule": "thirds"})
+    ]
+    assert len({each.hash for each in (base, *changed)}) == 3
+
+
+def test_a_trial_with_the_augmentation_and_the_evaluation_of_the_idc_lineage(config: Config, run: Run) -> None:
+    base = config("mtt")
+    evaluation = replace(base.evaluation, augment="diffaug:color_crop_flip", cutmix=0.5, schedule="thirds")
+    settings = replace(base, augment="diffaug:color_crop_cutout", evaluation=evaluation)
+    rows, plain = run(settings), run(base, "plain")
+    assert {row["outcome"] for row in rows} == {"ok"}
+    assert rows[0]["loss"] != plain[0]["loss"]
+    assert run(settings, "again")[0]["loss"] == rows[0]["loss"]
+
+
 def test_inputs_are_left_alone(config: Config, run: Run, inputs: TrialInputs) -> None:
     before = {name: torch.from_numpy(array.copy()) for name, array in inputs.data.arrays().items()}
     labels = inputs.labels.labels.clone()

@@ -19,6 +19,7 @@ Differs from the original:
       is taken, and repetitions overwrite one file, so that it takes several runs to have several networks;
     - the network to start from is drawn from all there are (there the upper bound is one too high: an IndexError in
       one of n + 1 draws);
+    - stored pixels are normalised before they are cut (there: after; per-channel statistics give the same);
     - one step of the method is one update of the images; no checkpoint is chosen on the test set.
 """
 

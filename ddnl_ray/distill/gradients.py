@@ -31,6 +31,8 @@ from ddnl_ray.seeds import SeedTree
 COSINE_EPS = 1e-6
 STACKING = {"cuda"}
 """Kinds of devices on which several classes go through the network together."""
+GRAPH_FACTOR = 4
+"""A graph that is differentiated again holds so many times what one holds that is not: fewer images go together."""
 
 
 @dataclass(frozen=True)
@@ -186,7 +188,8 @@ def _real(
 
 def _chunks(classes: int, images: int, problem: Problem) -> Iterator[slice]:
     """Yield the classes that go through together, ``images`` of each."""
-    together = max(1, _images_at_once(problem) // images) if problem.device.type in STACKING else 1
+    size = _images_at_once(problem) // GRAPH_FACTOR
+    together = max(1, size // images) if problem.device.type in STACKING else 1
     for first in range(0, classes, together):
         yield slice(first, min(first + together, classes))
 

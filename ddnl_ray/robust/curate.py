@@ -47,7 +47,8 @@ def curate(
         num_classes: Number of classes.
         recipe: How experts are trained; the probes' epochs are those of ``config``.
         embed: The feature extractor; None where nothing is relabelled.
-        base: The method that distils the anchors, and its hyper-parameters.
+        base: The method that distils the anchors, and its hyper-parameters; they are not read where nothing is
+            relabelled.
         augment: Augmentation of the anchors' students.
         config: Hyper-parameters.
         seed: Determines probes and anchors.
@@ -57,7 +58,8 @@ def curate(
     """
     if not config.outer:
         return Curation.of(labels, ())
-    work = _Work(images, labels, num_classes, recipe, _early(base, config), augment, config, seed)
+    method = _early(base, config) if config.inner else base
+    work = _Work(images, labels, num_classes, recipe, method, augment, config, seed)
     features = _embedded(images, embed) if config.inner else None
     reference: Reference | None = None
     found: list[Round] = []

@@ -25,7 +25,7 @@ MakePlan = Callable[[str, str | None], Plan]
 
 SWEEPS = Path(__file__).parents[2] / "sweeps"
 FILES = sorted(path.name for path in SWEEPS.glob("*.yaml"))
-SHAPES = {"cifar10": (10, 5000, 8), "cifar100": (100, 500, 8), "tinyimagenet": (200, 100, 16)}
+SHAPES = {"cifar10": (10, 5000, 9), "cifar100": (100, 500, 9), "tinyimagenet": (200, 100, 16)}
 """Classes, training images per class (of Tiny-ImageNet a fifth), and a side that the networks still take."""
 
 

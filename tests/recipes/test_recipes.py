@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ddnl_ray.data import Dsa
+from ddnl_ray.data import augmentation
 from ddnl_ray.distill import METHODS
 from ddnl_ray.models import NetworkSpec
 from ddnl_ray.noise import NoiseConfig
@@ -302,7 +302,7 @@ def test_every_recipe_is_a_valid_configuration(method: str) -> None:
         shape = SHAPES.get(dataset, (3, 32, 32))
         made.network.require_fits(shape)
         for strategy in (made.augment, made.evaluation.augment):
-            assert strategy is None or Dsa(strategy)
+            assert strategy is None or augmentation(strategy)
         assert METHODS[method].method.needs_experts == (made.experts is not None) == (made.num_experts > 0)
         if made.experts is not None:
             assert made.experts.network == made.network

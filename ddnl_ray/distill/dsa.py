@@ -11,7 +11,7 @@ Differs from the original:
     - networks, batches and augmentations are drawn from the seed tree (there: a generator re-seeded from the clock);
     - one step of the method is one update of the images; a last network may have a shorter life;
     - a network with batch normalisation is refused (there: its statistics are frozen for an update);
-    - the loops have no defaults per number of images; :data:`LOOPS` has the published ones;
+    - the lengths of the loops, which depend on the images per class, are settings; the recipes have the published ones;
     - an update that is not finite is refused, and leaves the network as it was, too; where the network's life would
       have ended, it has another.
 """
@@ -39,9 +39,6 @@ from ddnl_ray.distill.networks import Sgd, slope
 from ddnl_ray.errors import RequestError, require_known
 from ddnl_ray.seeds import SeedTree
 
-LOOPS = {1: (1, 1), 10: (10, 50), 20: (20, 25), 30: (30, 20), 40: (40, 15), 50: (50, 10)}
-"""The authors' ``(outer, inner)`` by images per class."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class GradientMatchingConfig:
@@ -50,7 +47,7 @@ class GradientMatchingConfig:
     iterations: int = 10_000
     """Updates of the images in all; the authors use 1000 networks, so ``1000 * outer``."""
     outer: int = 10
-    """Updates of the images under one network (10: for 10 images per class, see :data:`LOOPS`)."""
+    """Updates of the images under one network (10: for 10 images per class)."""
     inner: int = 50
     """Epochs that the network learns from the synthetic images between two of them."""
     lr_img: float = 0.1

@@ -11,7 +11,7 @@ SOURCE = "DSA (Zhao and Bilen 2021), authors' command line"
 NETWORKS = 1000
 """Networks in a run; each lives ``outer`` updates of the images."""
 
-_LIVES: dict[tuple[str, int], tuple[int, int]] = {
+_LOOPS: dict[tuple[str, int], tuple[int, int]] = {
     ("all", 1): (1, 1),
     ("all", 10): (10, 50),
     ("all", 20): (20, 25),
@@ -28,6 +28,6 @@ def dsa(dataset: str, ipc: int, noise: NoiseConfig) -> Recipe:
         outer, inner = (1, 1) if ipc == 1 else (10, 5)
         params: dict[str, Any] = {"iterations": 200, "outer": outer, "inner": inner, "lr_img": 1.0, "batch_real": 64}
         return dc_recipe(dataset, params)
-    (outer, inner), which = nearest_setting(_LIVES, "all", ipc, "all")
+    (outer, inner), which = nearest_setting(_LOOPS, "all", ipc, "all")
     params = {"iterations": NETWORKS * outer, "outer": outer, "inner": inner, "lr_img": 0.1, "batch_real": 256}
     return dc_recipe(dataset, params, f"{SOURCE}: {which}")

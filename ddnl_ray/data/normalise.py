@@ -63,6 +63,10 @@ class Normalise:
         mean, std = self._broadcast(images)
         return images * std + mean
 
+    def private(self) -> Normalise:
+        """Return a copy that belongs to no other process and takes part in gradients."""
+        return Normalise(self.mean.clone(), self.std.clone())
+
     def to(self, device: torch.device | str) -> Normalise:
         """Return the same transform on ``device``."""
         return Normalise(self.mean.to(device), self.std.to(device))

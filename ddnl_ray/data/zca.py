@@ -65,6 +65,10 @@ class Zca:
         flat = images.flatten(1) @ self.unwhiten.to(images.dtype)
         return (flat + self.mean.to(images.dtype)).view_as(images)
 
+    def private(self) -> Zca:
+        """Return a copy that belongs to no other process and takes part in gradients."""
+        return Zca(self.mean.clone(), self.whiten.clone(), self.unwhiten.clone())
+
     def to(self, device: torch.device | str) -> Zca:
         """Return the same transform on ``device``."""
         return Zca(self.mean.to(device), self.whiten.to(device), self.unwhiten.to(device))

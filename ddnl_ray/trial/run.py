@@ -94,7 +94,7 @@ class _Trial:
         self.total = total = int(getattr(settings, "iterations", 0))
         method = self.composition.method(self.config.params)
         restored = self._restore(method)
-        problem = self._problem(method.needs_experts or method.needs_network)
+        problem = self._problem(method)
         state, best = restored if restored is not None else (method.init(problem, self._seed("distill")), None)
         self._check_rungs()
         while state.iteration < total:
@@ -109,10 +109,10 @@ class _Trial:
             raise End(Outcome.NONFINITE)
         return self._evaluate(method, state, best, problem)
 
-    def _problem(self, has_network: bool) -> Problem:
+    def _problem(self, method: Method[Any]) -> Problem:
         config, data = self.config, self.inputs.data
         network = None
-        if has_network:
+        if method.needs_experts or method.needs_network:
             seed = SeedTree.root(0).torch()
             network = Flat(build(config.network, data.input_shape, data.num_classes, seed, self.device))
         images, labels = data.train_images, training_labels(data, self.inputs.labels)
@@ -133,7 +133,7 @@ class _Trial:
             graph_memory=self.options.graph_memory,
             smaller=self.progress.smaller,
             auxiliary=auxiliary,
-            transform=data.transform,
+            transform=data.transform.private() if method.keeps_pixels else None,
         )
 
     def _step(self, method: Method[Any], state: Any, problem: Problem) -> Any:

@@ -75,6 +75,17 @@ class GoldenSource:
         """The settings that experts depend on."""
         return {"rdc": {name: getattr(self.config, name) for name in sorted(LEARNING)}}
 
+    def plain_epochs(self, done: int, last: int, batch_size: int) -> float:
+        """Return what it takes to train from one epoch to another, in epochs of a plain expert.
+
+        Of the three passes of a training step over an image, forth and twice back, judging an image takes one.
+        """
+        config, labelled, unlabelled = self.config, self.config.labelled_batch, self.config.unlabelled_batch
+        released = config.ssl == "released"
+        per_step = labelled if released else 3 * labelled + 2 * unlabelled + 2 * (labelled + unlabelled) / 3
+        warm = max(0, min(last, first_mined(config)) - done)
+        return warm + (last - done - warm) * (per_step / batch_size + 1 / 3)
+
     def open(self, root: Path, images: Tensor, labels: Tensor) -> Plain:
         """Return the policy of the warm-up (see :class:`PolicySource`)."""
         return Plain(labels)

@@ -239,6 +239,16 @@ def test_names_depend_on_what_they_are_made_of() -> None:
     assert longer.key != base[1] != GoldenSets(buffer_of(CONFIG), 3, CONFIG).key
 
 
+def test_the_work_of_an_expert_in_plain_epochs() -> None:
+    source = GoldenSource(RdcConfig(warm_up=2, labelled_batch=30, unlabelled_batch=15))
+    assert source.plain_epochs(0, 2, 60) == 2
+    step = 3 * 30 + 2 * 15 + 2 * 45 / 3
+    assert source.plain_epochs(0, 5, 60) == pytest.approx(2 + 3 * (step / 60 + 1 / 3))
+    assert source.plain_epochs(4, 5, 60) == pytest.approx(step / 60 + 1 / 3)
+    released = GoldenSource(RdcConfig(warm_up=2, labelled_batch=30, unlabelled_batch=30, ssl="released"))
+    assert released.plain_epochs(1, 3, 60) == pytest.approx(1 + 30 / 60 + 1 / 3)
+
+
 # --- steps -----------------------------------------------------------------------------------------------------------
 
 

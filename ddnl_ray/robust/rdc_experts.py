@@ -15,6 +15,11 @@ How it is reconstructed:
     - losses are those of the snapshots as they are stored, so that they can be had again from the store: a trajectory
       stops after any epoch and goes on bit for bit, and nothing but snapshots is kept;
     - after the warm-up experts learn one after the other: each has batches of other images.
+
+The warm-up must be long enough for the experts' rate: what they cannot tell when it ends is not golden, so that they do
+not learn it, and losses that are never forgotten keep it out. On the digits (symmetric noise 0.4, one draw, one expert
+of MTT's recipe, 16 epochs, 0.88 on the test images without RDC) a warm-up of 2, 4, 6, 8 and 11 epochs ends at 0.47,
+0.66, 0.84, 0.82 and 0.84.
 """
 
 from __future__ import annotations

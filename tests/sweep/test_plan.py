@@ -446,5 +446,5 @@ def test_rdc_on_a_trajectory_method_has_a_light_contrast(plan: MakePlan) -> None
     made = plan(*overrides, "grid.method=[mtt+rdc, datm+rdc]", "budget.expert_epochs=60")
     for cell in made.cells:
         rdc = compose(cell.config.method).settings(cell.config.params).parts["rdc"]
-        assert (rdc.gmc_weight, rdc.warm_up, rdc.labelled_batch, rdc.unlabelled_batch) == (0.1, 2, 64, 64)
+        assert (rdc.gmc_weight, rdc.warm_up, rdc.labelled_batch, rdc.unlabelled_batch) == (0.1, 8, 64, 64)
         assert (rdc.flip, rdc.unlabelled_weight) == (False, 25.0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar, Generic, Self, TypeVar, get_args, get_type_hints
+from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar, get_args, get_type_hints
 
 import torch
 from torch import Tensor
@@ -32,6 +32,24 @@ class Auxiliary:
     weight: float
 
 
+class ImagesTerm(Protocol):
+    """A term beside the matching loss of a trajectory method, which moves the synthetic images alone."""
+
+    def gradient(
+        self, images: Tensor, labels: Tensor, expert: int, theta: Tensor, problem: Problem, seed: SeedTree
+    ) -> Tensor:
+        """Return the gradient of the term with respect to the images [n, C, H, W].
+
+        Args:
+            images: Synthetic images [n, C, H, W].
+            labels: Their classes, int64 [n], or label logits [n, classes].
+            expert: The iteration's expert.
+            theta: Its weights at the iteration's start epoch [P].
+            problem: Training images, observed labels, network and augmentation.
+            seed: Determines what the term draws.
+        """
+
+
 @dataclass(frozen=True)
 class Problem:
     """All that a method may know: the noisy training set, the network, and what the recipe shares.
@@ -48,6 +66,7 @@ class Problem:
         smaller: How often the trial ran out of memory and was made smaller: such a student keeps no tapes, and takes
             its batches in ever smaller parts.
         auxiliary: A second target for the student, or None.
+        extra: A further term of trajectory methods, or None.
         transform: How pixels in [0, 1] become such images, for methods that keep pixels; None: they are pixels.
     """
 
@@ -61,6 +80,7 @@ class Problem:
     graph_memory: int = 0
     smaller: int = 0
     auxiliary: Auxiliary | None = None
+    extra: ImagesTerm | None = None
     transform: Normalise | Zca | None = None
 
     @property

@@ -195,15 +195,18 @@ def matching_gradient(
     seed: SeedTree,
     make_goal: MakeGoal = reach,
 ) -> MatchGradient:
-    """Return loss and gradients of one iteration from a given start epoch."""
+    """Return loss and gradients of one iteration from a given start epoch.
+
+    The problem's extra term adds to the gradient of the images. The loss is that of matching, which guards judge by.
+    """
     start, target = segment(state, config, problem, start_epoch, seed)
+    expert = expert_of(state, problem, seed)
     goal = make_goal(start, target)
     if problem.auxiliary is not None:
-        expert = expert_of(state, problem, seed)
         second = problem.auxiliary.targets.snapshot(expert, start_epoch).to(problem.device)
         goal = blend(goal, start, target, second, problem.auxiliary.weight)
     batches = draw_batches(len(state.images), config, problem, seed.child("step", state.iteration))
-    return match(
+    found = match(
         student_of(problem),
         start,
         goal,
@@ -214,6 +217,11 @@ def matching_gradient(
         0 if problem.smaller else state.kept,
         config.grad_mode,
     )
+    if problem.extra is None:
+        return found
+    own = seed.child("extra", state.iteration)
+    turn = problem.extra.gradient(state.images, state.labels, expert, start, problem, own)
+    return replace(found, images=found.images + turn)
 
 
 def segment(

@@ -139,7 +139,7 @@ def train_experts(
             _keep(snapshots, epoch + 1 - first, theta)
             for own, value in zip(losses, total.tolist(), strict=True):
                 own.append(value / len(images))
-            _require_finite(losses, epoch, recipe)
+            require_finite(losses, epoch, recipe)
     ends = [each.cpu().clone() if recipe.momentum else None for each in velocity]
     kept = zip(snapshots, losses, ends, strict=True)
     return [Trajectory(own, means, first, end) for own, means, end in kept]
@@ -173,7 +173,7 @@ def _keep(snapshots: list[Tensor], row: int, theta: Tensor) -> None:
         own[row] = weights
 
 
-def _require_finite(losses: list[list[float]], epoch: int, recipe: ExpertRecipe) -> None:
+def require_finite(losses: list[list[float]], epoch: int, recipe: ExpertRecipe) -> None:
     """Check the last loss of every expert.
 
     Raises:

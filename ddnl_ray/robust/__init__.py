@@ -1,13 +1,13 @@
-"""What makes a trajectory method trust the right samples: TAD, SGR and TIAT, as policies over experts and targets."""
+"""What makes a method trust the right samples: TAD, SGR and TIAT by its experts and targets, RDC by golden sets."""
 
 from ddnl_ray.robust.composition import BASES, NAMES, Composition, compose, nearest_method
 from ddnl_ray.robust.derived import Derived, Inputs
-from ddnl_ray.robust.outcome import Trusted, describe_choice, describe_trust, trusted
-from ddnl_ray.robust.preparation import LATE, Preparation, Setting, build_buffer, prepare
+from ddnl_ray.robust.outcome import Trusted, describe_choice, describe_trust, golden_sets, trusted
+from ddnl_ray.robust.preparation import Preparation, Setting, build_buffer, prepare, prepared_from
+from ddnl_ray.robust.rdc_trajectory import golden_term
 
 __all__ = [
     "BASES",
-    "LATE",
     "NAMES",
     "Composition",
     "Derived",
@@ -19,7 +19,10 @@ __all__ = [
     "compose",
     "describe_choice",
     "describe_trust",
+    "golden_sets",
+    "golden_term",
     "nearest_method",
     "prepare",
+    "prepared_from",
     "trusted",
 ]

@@ -18,7 +18,7 @@ from ddnl_ray.robust.tad import TadConfig
 from ddnl_ray.robust.tiat import TiatConfig
 
 ROBUST: dict[str, type[Any]] = {"tad": TadConfig, "sgr": SgrConfig, "tiat": TiatConfig, "rdc": RdcConfig}
-ON_EXPERTS = (("tad",), ("sgr",), ("tiat",), ("sgr", "tiat"))
+ON_EXPERTS = (("tad",), ("sgr",), ("tiat",), ("sgr", "tiat"), ("rdc",))
 """The parts that may be added to a trajectory method, in the order of their names: they act on its experts."""
 ON_NETWORKS: dict[str, MethodKind] = {
     "idm": MethodKind(RdcIdm, RdcIdmConfig),
@@ -49,7 +49,16 @@ class Composition:
     @property
     def kind(self) -> MethodKind:
         """The class that distils, and that of its configuration."""
-        return ON_NETWORKS[self.base] if "rdc" in self.parts else METHODS[self.base]
+        return ON_NETWORKS[self.base] if self._on_networks else METHODS[self.base]
+
+    @property
+    def on_experts(self) -> bool:
+        """Whether the parts act on what trains experts, and not on networks of the method's own."""
+        return bool(self.parts) and not self._on_networks
+
+    @property
+    def _on_networks(self) -> bool:
+        return "rdc" in self.parts and self.base in ON_NETWORKS
 
     def method(self, params: Mapping[str, Any]) -> Method[Any]:
         """Return the method that distils, with its settings.
@@ -58,7 +67,7 @@ class Composition:
             RequestError: A value is out of its range.
         """
         settings = self.settings(params)
-        if "rdc" not in self.parts:
+        if not self._on_networks:
             return self.kind.method(settings.base)
         values = dataclasses.asdict(settings.base)
         return self.kind.method(self.kind.config(**values, rdc=settings.parts["rdc"]))

@@ -6,10 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ddnl_ray.distill import Choice
+from ddnl_ray.robust.golden import Golden
 from ddnl_ray.robust.preparation import Preparation
+from ddnl_ray.robust.rdc_experts import GoldenSets
 from ddnl_ray.robust.rounds import quality
 from ddnl_ray.robust.stages import Curated, Reliable
 
@@ -46,12 +49,21 @@ def trusted(preparation: Preparation, observed: Tensor, root: Path) -> Trusted |
     return None
 
 
+def golden_sets(preparation: Preparation, root: Path, device: torch.device) -> tuple[Golden, ...] | None:
+    """Return the golden set of every expert, perhaps without members; None: the experts have none."""
+    for made in preparation.then:
+        if isinstance(made, GoldenSets):
+            return made.sets(root, device)
+    return None
+
+
 def describe_trust(preparation: Preparation, clean: Tensor, observed: Tensor, root: Path) -> dict[str, Any]:
     """Return how right the decisions of a preparation are.
 
     ``rounds`` are TAD's (:func:`ddnl_ray.robust.rounds.quality`); ``prior_auc`` and ``confidence_auc`` are the chance
     that SGR's prior, and the experts' confidence at their end, rank a sample with a true label above one with a wrong
-    label; ``subset`` is TIAT's, with the share of true labels in it.
+    label; ``subset`` is TIAT's, with the share of true labels in it; ``golden`` are those of RDC's experts at their end
+    (:func:`describe_choice`).
 
     Args:
         preparation: What was made.
@@ -72,6 +84,9 @@ def describe_trust(preparation: Preparation, clean: Tensor, observed: Tensor, ro
             rows = tensors["rows"]
             said["confidence_auc"] = _auc(right, tensors["confidence"])
             said["subset"] = {"images": len(rows), "precision": float(right[rows].double().mean())}
+        elif isinstance(made, GoldenSets):
+            choices = [Choice(1, own.member, own.labels, own.relabelled) for own in made.sets(root, "cpu")]
+            said["golden"] = [{"expert": i, **describe_choice(own, clean, observed)} for i, own in enumerate(choices)]
     return said
 
 

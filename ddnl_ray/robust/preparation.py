@@ -16,11 +16,28 @@ from ddnl_ray.noise import NoisyLabels
 from ddnl_ray.robust.composition import compose
 from ddnl_ray.robust.derived import Derived
 from ddnl_ray.robust.forgetting import ForgettingConfig
+from ddnl_ray.robust.rdc_experts import LEARNING, GoldenSets, GoldenSource, build_golden_experts
 from ddnl_ray.robust.stages import Curated, Features, Forgotten, Reliable, SgrSource, TadSource, TunedSource, snapshots
 from ddnl_ray.robust.tiat import fine_tune
 
 LATE = ("tiat.beta", "tiat.init_from_subset")
-"""Settings of the parts that nothing which is prepared depends on."""
+"""Settings of TAD, SGR and TIAT that nothing which is prepared depends on."""
+
+
+def prepared_from(method: str, setting: str) -> bool:
+    """Return whether something that is prepared for a composed method depends on one of its settings.
+
+    Args:
+        method: A name of :data:`ddnl_ray.robust.composition.NAMES`.
+        setting: By its name in :attr:`Composition.types`.
+    """
+    composition = compose(method)
+    part, dot, name = setting.partition(".")
+    if not dot:
+        return setting == "expert_epochs" and "tiat" in composition.parts
+    if part == "rdc":
+        return composition.on_experts and name in LEARNING
+    return setting not in LATE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +78,7 @@ class Preparation:
     Attributes:
         first: What the experts depend on.
         experts: The buffer that is matched.
-        then: What depends on the experts.
+        then: What depends on the experts; the second targets, or the trials, read it.
         targets: The second targets, a buffer of snapshots by the epoch where a segment starts; None: there are none.
         scores: How SGR scores the images; None: it does not.
     """
@@ -73,9 +90,9 @@ class Preparation:
     scores: SgrSource | None = None
 
     @property
-    def stages(self) -> list[tuple[tuple[Derived, ...], BufferId]]:
-        """What is derived, and the buffer that comes after it, in order."""
-        return [(self.first, self.experts), *([(self.then, self.targets)] if self.targets is not None else [])]
+    def stages(self) -> list[tuple[tuple[Derived, ...], BufferId | None]]:
+        """What is derived, and the buffer that comes after it, if any, in order."""
+        return [(self.first, self.experts), (self.then, self.targets)]
 
     @property
     def reads_final(self) -> bool:
@@ -93,6 +110,11 @@ def prepare(setting: Setting) -> Preparation:
         curated = _curated(setting, composition.base, parts["tad"])
         first = (curated.features, curated) if curated.features is not None else (curated,)
         return Preparation(first, dataclasses.replace(experts, policy=TadSource(curated)))
+    if "rdc" in parts and composition.on_experts:
+        rdc = parts["rdc"]
+        if rdc.ssl != "none":
+            experts = dataclasses.replace(experts, policy=GoldenSource(rdc))
+        return Preparation((), experts, (GoldenSets(experts, setting.num_experts, rdc),))
     if "sgr" not in parts:
         return Preparation((), experts)
     sgr = parts["sgr"]
@@ -142,6 +164,9 @@ def build_buffer(
     store: ExpertStore,
 ) -> None:
     """Train experts, or tune targets, of a buffer up to an epoch, and store what is new (see :func:`build_experts`)."""
+    if isinstance(buffer.policy, GoldenSource):
+        build_golden_experts(data, labels, buffer, indices, last_epoch, store)
+        return
     if not isinstance(buffer.policy, TunedSource):
         build_experts(data, labels, buffer, indices, last_epoch, store)
         return

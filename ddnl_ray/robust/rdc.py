@@ -38,7 +38,7 @@ from ddnl_ray.robust.contrast import (
 )
 from ddnl_ray.robust.golden import Golden, golden_set, pools, split
 from ddnl_ray.robust.rdc_config import RdcConfig
-from ddnl_ray.robust.semi import dividemix_loss, draw_batch, released_loss
+from ddnl_ray.robust.semi import draw_batch, semi_supervised_loss
 from ddnl_ray.seeds import SeedTree
 
 
@@ -91,9 +91,8 @@ class Mined:
             theta: The network's weights [P].
             config: Settings.
         """
-        assert problem.network is not None
-        logits = outputs_of(problem.network, theta, problem.images, problem.smaller).logits
-        sums = self.accumulated + F.cross_entropy(logits, problem.labels, reduction="none").double()
+        logits, losses = judged(problem, theta)
+        sums = self.accumulated + losses
         posterior = split(sums, config.restarts) if bool(sums.isfinite().all()) else None
         if posterior is None:
             return Mined(**_mined_values(self) | {"accumulated": sums})
@@ -118,6 +117,17 @@ def with_mined(kind: type[S], plain: Any, mined: Mined) -> S:
 
 def _mined_values(record: Mined) -> dict[str, Any]:
     return {each.name: getattr(record, each.name) for each in dataclasses.fields(Mined)}
+
+
+@torch.no_grad()
+def judged(problem: Problem, theta: Tensor) -> tuple[Tensor, Tensor]:
+    """Return a network's logits of all training images [N, K], and their losses against the observed labels.
+
+    The losses are float64 [N].
+    """
+    assert problem.network is not None
+    logits = outputs_of(problem.network, theta, problem.images, problem.smaller).logits
+    return logits, F.cross_entropy(logits, problem.labels, reduction="none").double()
 
 
 def real_pools(golden: Golden | None, problem: Problem, config: RdcConfig) -> list[Tensor] | None:
@@ -152,11 +162,7 @@ def lesson(
         return slope(network, theta, problem.images[rows], labels, problem.smaller), labels
     drawn = draw_batch(golden, config.labelled_batch, config.unlabelled_batch, generator)
     leaf = theta.detach().requires_grad_()
-    own = seed.child("loss")
-    if config.ssl == "released":
-        loss = released_loss(network, leaf, problem.images, golden, drawn, config, own)
-    else:
-        loss = dividemix_loss(network, leaf, problem.images, golden, drawn, epoch, config, own)
+    loss = semi_supervised_loss(network, leaf, problem.images, golden, drawn, epoch, config, seed.child("loss"))
     (gradient,) = torch.autograd.grad(loss, leaf)
     with torch.no_grad():
         logits = outputs_of(network, theta, problem.images[drawn.labelled], problem.smaller).logits
@@ -164,25 +170,35 @@ def lesson(
 
 
 def contrast_gradient(
-    stored: Tensor, problem: Problem, theta: Tensor, view: View, golden: Golden, config: RdcConfig, seed: SeedTree
+    stored: Tensor,
+    problem: Problem,
+    theta: Tensor,
+    view: View,
+    golden: Golden,
+    config: RdcConfig,
+    seed: SeedTree,
+    labels: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Return the weighted contrast of the synthetic images, and its gradient with respect to the stored ones.
 
     Args:
-        stored: [classes * ipc, C, H, W], class by class.
+        stored: [n, C, H, W].
         problem: Network, training images and augmentation.
         theta: The network's weights [P]; no gradient is computed for them.
         view: What is stored.
         golden: The golden set.
         config: Settings; ``gmc`` is not ``none``.
         seed: Determines augmentation, partners and choice.
+        labels: Classes of the stored images, int64 [n], or their class probabilities [n, K], of which ``released``
+            reads the likeliest class; None: they lie class by class, equally many of each.
     """
     leaf = stored.detach().clone().requires_grad_()
     images = view.decoded(leaf)
-    labels = torch.arange(problem.num_classes, device=stored.device)
-    labels = labels.repeat_interleave(len(images) // problem.num_classes)
+    if labels is None:
+        labels = torch.arange(problem.num_classes, device=stored.device)
+    labels = labels.repeat_interleave(len(images) // len(labels), dim=0)
     if config.gmc == "released":
-        loss = _released(images, labels, problem, theta, golden, config, seed)
+        loss = _released(images, _classes(labels), problem, theta, golden, config, seed)
     else:
         loss = _paper(images, labels, problem, theta, golden, config, seed)
     (gradient,) = torch.autograd.grad(config.gmc_weight * loss, leaf)
@@ -202,24 +218,26 @@ def _paper(
     generator = seed.child("plan").torch()
     plain = config.gmc == "supcon_plain"
     views = 1 if plain or problem.augment is None else config.views
-    plan = plan_views(labels, problem.num_classes, generator, config.max_images, config.max_anchors, views)
-    own, classes = images[plan.rows], labels[plan.rows].repeat(plan.num_views)
+    plan = plan_views(_classes(labels), problem.num_classes, generator, config.max_images, config.max_anchors, views)
+    own, known = images[plan.rows], torch.cat([labels[plan.rows]] * plan.num_views)
     augmented = own if plain else _views(own, plan.num_views, problem, seed.child("synthetic"))
     syn = _features(problem, theta, augmented)
     if config.gmc in ("supcon", "supcon_plain"):
-        return contrast_within(syn, classes, config.temperature)
+        return contrast_within(syn, known, config.temperature)
     partners, golden_classes = draw_partners(
-        pools(golden, problem.labels, problem.num_classes, minimum=0), len(classes), seed.child("partners").torch()
+        pools(golden, problem.labels, problem.num_classes, minimum=0), len(known), seed.child("partners").torch()
     )
+    if known.ndim > 1:
+        golden_classes = F.one_hot(golden_classes, problem.num_classes).to(known)
     mixed = _mixed(_views(own, plan.num_views, problem, seed.child("mixed")), problem.images[partners], config)
     with torch.no_grad():
         real = _features(problem, theta, problem.images[partners])
-    every = torch.arange(len(classes), device=labels.device)
+    every = torch.arange(len(known), device=labels.device)
     found = golden_mixup_contrast(
         syn,
         _features(problem, theta, mixed),
         real,
-        classes,
+        known,
         golden_classes,
         every,
         every,
@@ -243,6 +261,8 @@ def _released(
     loss = images.new_zeros(())
     for label in range(problem.num_classes):
         own, branch = images[labels == label], seed.child("class", label)
+        if not len(own):
+            continue
         base = _views(own, 1, problem, branch.child("batch"), siamese=True)
         syn = _views(base, config.views, problem, branch.child("synthetic"), siamese=True)
         mixed = _views(base, config.views, problem, branch.child("mixed"), siamese=True)
@@ -257,6 +277,11 @@ def _released(
         )
         loss = loss + found.loss
     return loss
+
+
+def _classes(labels: Tensor) -> Tensor:
+    """Return classes, int64 [n]: those given, or the likeliest ones."""
+    return labels if labels.ndim == 1 else labels.argmax(1)
 
 
 def _views(images: Tensor, num: int, problem: Problem, seed: SeedTree, siamese: bool = False) -> Tensor:

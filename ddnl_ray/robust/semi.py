@@ -4,7 +4,7 @@ Part of RDC (Kim and Song, ICCV 2025, Eq. 15): the loss of DivideMix (Li et al.,
 labelled part and the rest, without labels, as the other, and the cross-entropy of the golden set. One step is
 
     batch = draw_batch(golden, config.labelled_batch, config.unlabelled_batch, generator)
-    loss = dividemix_loss(network, theta, images, golden, batch, epoch, config, seed)
+    loss = semi_supervised_loss(network, theta, images, golden, batch, epoch, config, seed)
 
 Differs from the original:
     - a distilling method has one network, so that it refines and guesses labels by itself;
@@ -29,8 +29,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ddnl_ray.data import Dsa, DsaDraw
+from ddnl_ray.distill.student import Network
 from ddnl_ray.errors import RequestError
-from ddnl_ray.models import Flat
 from ddnl_ray.robust.golden import Golden
 from ddnl_ray.robust.rdc_config import RdcConfig
 from ddnl_ray.seeds import SeedTree
@@ -128,7 +128,7 @@ def sharpen(probabilities: Tensor, temperature: float) -> Tensor:
 
 @torch.no_grad()
 def targets_of(
-    network: Flat, theta: Tensor, views: Tensor, labels: Tensor, weights: Tensor, temperature: float
+    network: Network, theta: Tensor, views: Tensor, labels: Tensor, weights: Tensor, temperature: float
 ) -> Tensor:
     """Return the sharpened target of every view [2b + 2u, K], without gradient; both views of an image share it.
 
@@ -197,8 +197,8 @@ def ramp_up(epoch: float, warm_up: int) -> float:
     return min(max((epoch - warm_up) / RAMP_EPOCHS, 0.0), 1.0)
 
 
-def dividemix_loss(
-    network: Flat,
+def semi_supervised_loss(
+    network: Network,
     theta: Tensor,
     images: Tensor,
     golden: Golden,
@@ -206,6 +206,24 @@ def dividemix_loss(
     epoch: float,
     config: RdcConfig,
     seed: SeedTree,
+    teacher: Tensor | None = None,
+) -> Tensor:
+    """Return the network's loss of one step, :func:`released_loss` or :func:`dividemix_loss` as ``ssl`` says."""
+    if config.ssl == "released":
+        return released_loss(network, theta, images, golden, batch, config, seed)
+    return dividemix_loss(network, theta, images, golden, batch, epoch, config, seed, teacher)
+
+
+def dividemix_loss(
+    network: Network,
+    theta: Tensor,
+    images: Tensor,
+    golden: Golden,
+    batch: Batch,
+    epoch: float,
+    config: RdcConfig,
+    seed: SeedTree,
+    teacher: Tensor | None = None,
 ) -> Tensor:
     """Return the network's loss of one step (Eq. 15): DivideMix's, and the cross-entropy of the golden images.
 
@@ -218,11 +236,13 @@ def dividemix_loss(
         epoch: Epochs since the start of training, with the fraction of this one.
         config: Of ``ssl`` ``dividemix1``.
         seed: Determines augmentation and mixing.
+        teacher: The weights that refine and guess labels [P]; None: ``theta``.
     """
     labels = golden.labels[batch.labelled]
     num = len(labels)
     views = two_views(images, batch, seed.child("views").torch(), config.flip)
-    targets = targets_of(network, theta, views, labels, golden.weight[batch.labelled], config.sharpen_temperature)
+    guide = theta if teacher is None else teacher
+    targets = targets_of(network, guide, views, labels, golden.weight[batch.labelled], config.sharpen_temperature)
     mixing = draw_mixing(len(views), config.alpha, seed.child("mixing"), views.device)
     logits = network(theta, torch.cat([mixing.apply(views), views[:num]]))
     weight = config.unlabelled_weight * ramp_up(epoch, config.warm_up)
@@ -231,7 +251,7 @@ def dividemix_loss(
 
 
 def released_loss(
-    network: Flat, theta: Tensor, images: Tensor, golden: Golden, batch: Batch, config: RdcConfig, seed: SeedTree
+    network: Network, theta: Tensor, images: Tensor, golden: Golden, batch: Batch, config: RdcConfig, seed: SeedTree
 ) -> Tensor:
     """Return the network's loss of one step as far as it reaches the gradient in the authors' code.
 

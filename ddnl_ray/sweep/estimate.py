@@ -13,6 +13,7 @@ from ddnl_ray.experts import ExpertStore
 from ddnl_ray.experts.buffer import DTYPES
 from ddnl_ray.models import Flat, build
 from ddnl_ray.robust import Derived
+from ddnl_ray.robust.rdc_experts import GoldenSource
 from ddnl_ray.robust.stages import TunedSource
 from ddnl_ray.seeds import SeedTree
 from ddnl_ray.sweep.ledger import Ledger, trial_name
@@ -29,14 +30,14 @@ class _Work:
     Attributes:
         need: What the sweep needs of it.
         experts: Experts to train, or to train on.
-        epochs: Their epochs together.
+        epochs: Their epochs together, each as long as one of a plain expert.
         store_bytes: What they add to the store.
         object_store_bytes: What all experts take in the object store.
     """
 
     need: CellNeed
     experts: int
-    epochs: int
+    epochs: float
     store_bytes: int
     object_store_bytes: int
 
@@ -49,15 +50,23 @@ class _Work:
         weights, snapshot = (Flat(network).num_params * each.itemsize for each in (torch.float32, dtype))
         end = weights * ((dtype != torch.float32) + (recipe.momentum > 0))
         short = [epoch for epoch in reach if epoch < need.train_to]
-        tuned = need.buffer.policy.num_epochs if isinstance(need.buffer.policy, TunedSource) else 0
-        left = (need.train_to - epoch if tuned else need.train_to - max(epoch, 0) for epoch in short)
         return cls(
             need,
             experts=len(short),
-            epochs=sum(left) * (tuned or 1),
+            epochs=sum(_epochs(need, epoch) for epoch in short),
             store_bytes=sum((need.train_to - epoch) * snapshot + end for epoch in short),
             object_store_bytes=need.num_experts * len(need.epochs) * snapshot,
         )
+
+
+def _epochs(need: CellNeed, reach: int) -> float:
+    """Return what an expert of a buffer lacks that is stored up to ``reach`` (-1: not at all), in plain epochs."""
+    policy, last, done = need.buffer.policy, need.train_to, max(reach, 0)
+    if isinstance(policy, TunedSource):
+        return (last - reach) * policy.num_epochs
+    if isinstance(policy, GoldenSource):
+        return policy.plain_epochs(done, last, need.buffer.recipe.batch_size)
+    return last - done
 
 
 def estimate(plan: Plan, run: Path, store: ExpertStore) -> dict[str, Any]:

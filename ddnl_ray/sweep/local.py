@@ -40,7 +40,7 @@ def build_all(plan: Plan, store: ExpertStore, device: str, rebuild: bool) -> Ite
         for stage, buffer in preparation.stages:
             for derived in stage:
                 derived.build(inputs)
-            if buffer.key in needed:
+            if buffer is not None and buffer.key in needed:
                 yield from _build(plan, needed.pop(buffer.key), store, device)
 
 

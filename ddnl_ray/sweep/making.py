@@ -1,4 +1,4 @@
-"""Making what a sweep's trials need, as Ray tasks: extractors, scores, curated labels, experts, subsets, targets.
+"""Making what a sweep's trials need, as Ray tasks: extractors, scores, labels, experts, golden sets, subsets, targets.
 
 Every task waits for those that it depends on, and for nothing else, so that the machine stays full.
 """
@@ -65,7 +65,8 @@ class _Making:
         for stage, buffer in preparation.stages:
             for derived in stage:
                 after = [*after, *self._derive(derived, cell, after)]
-            after = [*after, *self._train(self.needed[buffer.key], after)]
+            if buffer is not None:
+                after = [*after, *self._train(self.needed[buffer.key], after)]
 
     def _derive(self, derived: Derived, cell: Cell, after: list[Any]) -> list[Any]:
         from ddnl_ray.sweep.worker import run_derived

@@ -21,7 +21,7 @@ from ddnl_ray.files import digest
 from ddnl_ray.models import NetworkSpec
 from ddnl_ray.noise import NoiseConfig, NoisyLabels, apply_noise
 from ddnl_ray.recipes import RECIPES, Recipe, extractor_of, part_settings
-from ddnl_ray.robust import LATE, Composition, Preparation, compose
+from ddnl_ray.robust import Composition, Preparation, compose, prepared_from
 from ddnl_ray.sweep.checks import check_parameter_names, check_selection, check_values, corners, ends
 from ddnl_ray.sweep.schema import NoiseSection, SpaceSection, SweepFile
 from ddnl_ray.trial import TrialConfig
@@ -68,8 +68,7 @@ class Cell:
     @property
     def prepares_itself(self) -> bool:
         """Whether each trial makes its own experts, because the study searches what they depend on."""
-        tuned = "tiat" in compose(self.config.method).parts
-        return any(("." in name and name not in LATE) or (tuned and name == "expert_epochs") for name in self.space)
+        return any(prepared_from(self.config.method, name) for name in self.space)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from ray import tune
 from ddnl_ray.data import PreparedData
 from ddnl_ray.experts import BufferId, ExpertStore, training_labels
 from ddnl_ray.noise import NoisyLabels
-from ddnl_ray.robust import Derived, Inputs, Preparation, build_buffer, trusted
+from ddnl_ray.robust import Derived, Inputs, Preparation, build_buffer, golden_sets, trusted
 from ddnl_ray.sweep.ledger import Ledger
 from ddnl_ray.sweep.options import trial_options
 from ddnl_ray.sweep.schema import SweepFile
@@ -108,6 +108,7 @@ def _inputs(prepared: Prepared, data: PreparedData, labels: NoisyLabels, store: 
         expert_key=preparation.experts.key,
         trusted=trusted(preparation, observed, store.root),
         targets=prepared.targets,
+        golden=golden_sets(preparation, store.root, observed.device),
         trust=trust_of(preparation, data, labels, store),
     )
 

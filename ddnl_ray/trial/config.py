@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +16,7 @@ from ddnl_ray.files import digest
 from ddnl_ray.models import NetworkSpec
 from ddnl_ray.noise import NoiseConfig, NoisyLabels
 from ddnl_ray.robust import Trusted
+from ddnl_ray.robust.golden import Golden
 from ddnl_ray.seeds import SeedTree
 
 _OPTIONAL = ("extractor", "anchor_params")
@@ -97,6 +98,7 @@ class TrialInputs:
         expert_key: The buffer's name in the store.
         trusted: The training images, with labels, from which the set starts; None: all, as observed.
         targets: Second targets of the student, for the methods that have them.
+        golden: The golden set of every expert, for the methods that contrast with them.
         trust: What is known of how right the preparation's decisions are, for the trial's folder.
     """
 
@@ -106,6 +108,7 @@ class TrialInputs:
     expert_key: str | None = None
     trusted: Trusted | None = None
     targets: Experts | None = None
+    golden: Sequence[Golden] | None = None
     trust: dict[str, Any] | None = None
 
 

@@ -14,7 +14,17 @@ from ddnl_ray.distill import METHODS
 from ddnl_ray.experts import ArrayExperts, BufferId, ExpertStore, groups, training_labels
 from ddnl_ray.files import write_atomic
 from ddnl_ray.noise import NoisyLabels
-from ddnl_ray.robust import Inputs, Preparation, Setting, build_buffer, compose, describe_trust, prepare, trusted
+from ddnl_ray.robust import (
+    Inputs,
+    Preparation,
+    Setting,
+    build_buffer,
+    compose,
+    describe_trust,
+    golden_sets,
+    prepare,
+    trusted,
+)
 from ddnl_ray.trial.config import Options, TrialConfig, TrialInputs
 from ddnl_ray.trial.outcomes import as_outcome
 from ddnl_ray.trial.rows import shared_columns
@@ -127,9 +137,13 @@ def make_inputs(
     total = sum(need.num_experts for need in needs)
     done = total - sum(len(store.missing(need.buffer.key, need.num_experts, need.train_to)) for need in needs)
     on_experts(done, total)
-    for (stage, _), need in zip(preparation.stages, needs, strict=True):
+    by_key = {need.buffer.key: need for need in needs}
+    for stage, buffer in preparation.stages:
         for derived in stage:
             derived.build(inputs)
+        if buffer is None:
+            continue
+        need = by_key[buffer.key]
         store.describe(need.buffer, description(config))
         store.touch(need.buffer.key)
         for group in need.groups(store, at_once):
@@ -144,6 +158,7 @@ def make_inputs(
         expert_key=needs[0].buffer.key,
         trusted=trusted(preparation, observed, store.root),
         targets=views[1] if len(views) > 1 else None,
+        golden=golden_sets(preparation, store.root, observed.device),
         trust=trust_of(preparation, data, labels, store),
     )
 
@@ -176,7 +191,7 @@ def trust_of(
     preparation: Preparation, data: PreparedData, labels: NoisyLabels, store: ExpertStore
 ) -> dict[str, Any] | None:
     """Return how right the decisions of a preparation are; None: there are none, or the truth is unknown."""
-    if not preparation.first or labels.clean is None:
+    if not (preparation.first or preparation.then) or labels.clean is None:
         return None
     own = labels.select(data.train_index.cpu())
     assert own.clean is not None

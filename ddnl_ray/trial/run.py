@@ -28,7 +28,7 @@ from ddnl_ray.experts.precision import products
 from ddnl_ray.files import read_tensors, write_atomic, write_json, write_tensors
 from ddnl_ray.models import Flat, NetworkSpec, build
 from ddnl_ray.results import Outcome
-from ddnl_ray.robust import compose, describe_choice
+from ddnl_ray.robust import compose, describe_choice, golden_term
 from ddnl_ray.seeds import SeedTree
 from ddnl_ray.trial.config import Options, TrialConfig, TrialInputs
 from ddnl_ray.trial.outcomes import End, as_outcome, is_out_of_memory
@@ -119,9 +119,7 @@ class _Trial:
         trusted = self.inputs.trusted
         if trusted is not None:
             images, labels = images[trusted.rows], trusted.labels
-        auxiliary = None
-        if self.inputs.targets is not None:
-            auxiliary = Auxiliary(self.inputs.targets, self.composition.settings(config.params).parts["tiat"].beta)
+        parts, targets, golden = self.composition.settings(config.params).parts, self.inputs.targets, self.inputs.golden
         return Problem(
             images=images,
             labels=labels,
@@ -132,7 +130,8 @@ class _Trial:
             experts=self.inputs.experts,
             graph_memory=self.options.graph_memory,
             smaller=self.progress.smaller,
-            auxiliary=auxiliary,
+            auxiliary=Auxiliary(targets, parts["tiat"].beta) if targets is not None else None,
+            extra=golden_term(parts["rdc"], golden) if golden is not None else None,
             transform=data.transform.private() if method.keeps_pixels else None,
         )
 

@@ -11,7 +11,7 @@ from ddnl_ray.data import augmentation
 from ddnl_ray.distill import METHODS
 from ddnl_ray.models import NetworkSpec
 from ddnl_ray.noise import NoiseConfig
-from ddnl_ray.recipes import RECIPES, Recipe
+from ddnl_ray.recipes import RECIPES, Recipe, part_settings
 
 DATASETS = ("digits", "cifar10", "cifar100", "tinyimagenet", "my-photos")
 LEARNERS = ("mtt", "ftd", "att", "tesla", "datm")
@@ -317,3 +317,13 @@ def test_full_trains_until_it_has_memorised_and_is_scored_at_every_epoch() -> No
     for dataset in DATASETS:
         made = RECIPES["full"](dataset, None, CLEAN).evaluation  # type: ignore[arg-type]
         assert made.checkpoints == made.epochs >= 60
+
+
+@pytest.mark.parametrize(("dataset", "warm_up"), [("cifar10", 5), ("cifar100", 20), ("tinyimagenet", 20)])
+def test_rdc_on_trajectories_warms_up_as_on_idm_and_contrasts_less(dataset: str, warm_up: int) -> None:
+    found = {base: part_settings("rdc", base, dataset, symmetric(0.4)) for base in ("mtt", "att", "idm")}
+    assert found["mtt"] == found["att"]
+    assert (found["mtt"]["rdc.warm_up"], found["mtt"]["rdc.gmc_weight"]) == (warm_up, 0.1)
+    assert found["idm"]["rdc.warm_up"] == warm_up
+    assert found["mtt"]["rdc.unlabelled_weight"] == found["idm"]["rdc.unlabelled_weight"]
+    assert all(name.startswith("rdc.") for name in found["mtt"])

@@ -22,6 +22,7 @@ DATM = {"syn_steps": 3, "max_start_epoch": 2, "lr_img": 1.0, "lr_lr": 0.1, "lr_y
         ("mtt+sgr", "mtt", "sgr", ("sgr",)),
         ("att+tiat", "att", "tiat", ("sgr", "tiat")),
         ("datm+sgr+tiat", "datm", "sgr_tiat", ("sgr", "tiat")),
+        ("mtt+rdc", "mtt", "rdc", ("rdc",)),
         ("full", "full", "none", ()),
     ],
 )
@@ -32,10 +33,10 @@ def test_a_name_is_its_base_and_its_parts(name: str, base: str, variant: str, co
 
 def test_every_method_with_experts_takes_every_part_and_no_other_does() -> None:
     assert {"mtt", "ftd", "datm", "att"} <= set(BASES)
-    on_experts = [name for name in NAMES if "+" in name and not name.endswith("+rdc")]
+    on_experts = [name for name in NAMES if compose(name).on_experts]
     assert {name.partition("+")[0] for name in on_experts} == set(BASES)
     assert all(METHODS[base].method.matches_trajectories for base in BASES)
-    assert len(NAMES) == len(set(NAMES)) == len(METHODS) + 4 * len(BASES) + len(ON_NETWORKS)
+    assert len(NAMES) == len(set(NAMES)) == len(METHODS) + 5 * len(BASES) + len(ON_NETWORKS)
 
 
 @pytest.mark.parametrize("name", ["datm+tiat+sgr", "random+tad", "datm+tad+sgr", "datm+", "tad"])

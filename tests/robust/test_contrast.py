@@ -262,7 +262,7 @@ def test_golden_embeddings_get_no_gradient_and_images_of_every_class_do() -> Non
     each = torch.arange(6)
 
     def embed(images: Tensor) -> Tensor:
-        return network.features_and_logits(theta, images)[0]
+        return network.outputs(theta, images).features
 
     found = golden_mixup_contrast(
         embed(syn), embed(0.75 * syn + 0.25 * golden.detach()), embed(golden), soft, soft, each, each.flip(0)

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from ddnl_ray.errors import RequestError
 from ddnl_ray.models import Flat, NetworkSpec, build
-from ddnl_ray.robust.golden import Golden, trust_all
+from ddnl_ray.robust.golden import Golden
 from ddnl_ray.robust.rdc_config import RdcConfig
 from ddnl_ray.robust.semi import (
     Batch,
@@ -82,7 +82,8 @@ def test_a_short_side_is_drawn_with_replacement(golden: Golden) -> None:
 
 
 def test_without_unlabelled_samples_the_side_is_dropped_and_without_golden_ones_nothing_works() -> None:
-    everything = trust_all(torch.arange(6) % 3)
+    every = torch.ones(6, dtype=torch.bool)
+    everything = Golden(torch.arange(6) % 3, every, ~every, every.float())
     batch = draw_batch(everything, 4, 4, torch.Generator().manual_seed(0))
     assert (len(batch.labelled), len(batch.unlabelled)) == (4, 0)
     empty = Golden(everything.labels, everything.relabelled, everything.relabelled, everything.weight)

@@ -13,6 +13,7 @@ import torch
 
 from ddnl_ray.errors import RequestError
 from ddnl_ray.experts import ExpertStore, Trajectory
+from ddnl_ray.robust import Derived
 from ddnl_ray.sweep import local
 from ddnl_ray.sweep.driver import Machine, run_sweep
 from ddnl_ray.sweep.estimate import estimate
@@ -110,6 +111,54 @@ def test_a_task_trains_a_group(
     assert task.asked == [{"num_cpus": 1, "num_gpus": made.sweep.resources.gpu}] * len(groups)
     assert task.groups == groups
     assert watcher.seen == [(count, 6) for count in counts]
+
+
+class Order:
+    """Stands for both remote functions and for Ray: notes what is started, and after which."""
+
+    def __init__(self) -> None:
+        self.started: list[tuple[str, tuple[Any, ...]]] = []
+
+    def options(self, **resources: float) -> Order:
+        return self
+
+    def remote(self, arrays: Any, meta: Any, labels: Any, made: Any, *others: Any) -> int:
+        derived = isinstance(made, Derived)
+        self.started.append((made.kind, others[3:]) if derived else ("experts", others[5:]))
+        return len(self.started) - 1
+
+    def wait(self, references: list[int], num_returns: int) -> tuple[list[int], list[int]]:
+        return references[:1], references[1:]
+
+    def get(self, reference: int) -> None: ...
+
+
+def test_golden_sets_are_mined_when_all_their_experts_are_trained(
+    plan: MakePlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    window = "datm.max_start_epoch: 1, datm.current_max_start_epoch: 1, datm.expert_epochs: 1"
+    overrides = ("grid.noise=[{kind: symmetric, rate: 0.4}]", "grid.method=[datm+rdc]", "search.space={}", "params={}")
+    made, store, order = plan(*overrides, f"params={{{window}}}"), ExpertStore(tmp_path), Order()
+    assert only_need(made).train_to == 3 > only_need(made).last_epoch == 1
+    for name in ("run_experts", "run_derived"):
+        monkeypatch.setattr(f"ddnl_ray.sweep.worker.{name}", order)
+    shelf: Any = SimpleNamespace(
+        plan=made,
+        store=store,
+        root=str(tmp_path),
+        data=lambda cell: SimpleNamespace(arrays="arrays", meta={}),
+        labels=lambda cell: "labels",
+    )
+    make_all(order, shelf, made.cells, Watcher())
+    assert order.started == [("experts", ()), ("experts", ()), ("golden", (0, 1))]
+    figures = estimate(made, tmp_path / "run", store)
+    assert figures["derived"] == ["golden"]
+    list(build_all(made, store, "cpu", rebuild=False))
+    again = Order()
+    monkeypatch.setattr("ddnl_ray.sweep.worker.run_derived", again)
+    make_all(again, shelf, made.cells, Watcher())
+    assert not again.started
+    assert estimate(made, tmp_path / "run", store)["derived"] == []
 
 
 def test_without_ray_experts_train_in_groups_too(

@@ -14,6 +14,7 @@ import torch
 from ddnl_ray.errors import DataError, RequestError
 from ddnl_ray.models import NetworkSpec
 from ddnl_ray.noise import NoiseConfig
+from ddnl_ray.robust import compose
 from ddnl_ray.sweep.needs import needs
 from ddnl_ray.sweep.plan import Cell, Plan, make_plan
 from ddnl_ray.sweep.read import read_sweep
@@ -417,3 +418,33 @@ def test_a_plan_draws_from_no_global_generator(sweep_file: Path, global_random_u
 def test_cells_are_frozen(plan: MakePlan) -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         plan().cells[0].trials = 5  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("method", "space", "itself"),
+    [
+        ("idm+rdc", "rdc.warm_up: {choice: [1, 2]}, rdc.gmc_weight: {choice: [0.1, 1.0]}", False),
+        ("mtt+rdc", "rdc.gmc_weight: {choice: [0.1, 1.0]}, rdc.temperature: {choice: [0.1, 0.2]}", False),
+        ("mtt+rdc", "mtt.lr_img: {choice: [1.0, 2.0]}, rdc.gmc: {choice: [paper, supcon]}", False),
+        ("mtt+rdc", "rdc.warm_up: {choice: [1, 2]}", True),
+        ("datm+rdc", "rdc.gmc_weight: {choice: [0.1, 1.0]}, rdc.unlabelled_weight: {choice: [0.0, 25.0]}", True),
+        ("datm+tiat", "tiat.beta: {choice: [0.1, 0.2]}", False),
+        ("datm+tiat", "datm.expert_epochs: {choice: [1, 2]}", True),
+    ],
+)
+def test_a_study_makes_its_own_experts_where_it_searches_what_they_depend_on(
+    plan: MakePlan, method: str, space: str, itself: bool
+) -> None:
+    overrides = ("grid.noise=[{kind: symmetric, rate: 0.4}]", f"grid.method=[{method}]", "params={}")
+    wide = ("budget.expert_epochs=60", "search.space={}", f"search.space={{{space}}}")
+    (cell,) = plan(*overrides, *wide).cells
+    assert cell.prepares_itself is itself
+
+
+def test_rdc_on_a_trajectory_method_has_a_light_contrast(plan: MakePlan) -> None:
+    overrides = ("grid.noise=[{kind: symmetric, rate: 0.4}]", "params={}", "search.space={}")
+    made = plan(*overrides, "grid.method=[mtt+rdc, datm+rdc]", "budget.expert_epochs=60")
+    for cell in made.cells:
+        rdc = compose(cell.config.method).settings(cell.config.params).parts["rdc"]
+        assert (rdc.gmc_weight, rdc.warm_up, rdc.labelled_batch, rdc.unlabelled_batch) == (0.1, 8, 64, 64)
+        assert (rdc.flip, rdc.unlabelled_weight) == (False, 25.0)

@@ -22,12 +22,14 @@ PARAMS = {
     "tad.minimum_trusted: 2",
     "mtt+sgr+tiat": "mtt.max_start_epoch: 2, mtt.expert_epochs: 1, mtt.syn_steps: 2, sgr.forgetting_networks: 1, "
     "sgr.forgetting_first_epochs: 2, sgr.forgetting_second_epochs: 2, tiat.beta: 0.5",
+    "ftd+rdc": "ftd.max_start_epoch: 2, ftd.expert_epochs: 1, ftd.syn_steps: 2, rdc.warm_up: 1, rdc.restarts: 1, "
+    "rdc.labelled_batch: 16, rdc.unlabelled_batch: 16",
 }
 SWEEP = f"""
 name: trust
 data: {{name: digits, subset: 400, test_subset: 100}}
-grid: {{noise: [{{kind: symmetric, rate: 0.4}}], method: [datm+tad, mtt+sgr+tiat], ipc: [1]}}
-params: {{{PARAMS["datm+tad"]}, {PARAMS["mtt+sgr+tiat"]}}}
+grid: {{noise: [{{kind: symmetric, rate: 0.4}}], method: [{", ".join(PARAMS)}], ipc: [1]}}
+params: {{{", ".join(PARAMS.values())}}}
 extractor: {{network: convnet1, width: 4, epochs: 1}}
 evaluate: {{repeats: 2}}
 budget: {{experts: 2, expert_epochs: 3, iterations: 3, eval_epochs: 5}}
@@ -57,7 +59,7 @@ def test_ray_and_one_process_agree(shell: Any) -> None:
     (folder / "trust.yaml").write_text(SWEEP)
     said = shell.run("sweep", "trust.yaml", "--cpus", 2)
     assert said.code == 0, said.err
-    assert "making curated, features, forgotten, reliable" in said.err
+    assert "making curated, features, forgotten, golden, reliable" in said.err
     alone = []
     for method in PARAMS:
         base = method.partition("+")[0]
@@ -68,12 +70,13 @@ def test_ray_and_one_process_agree(shell: Any) -> None:
         assert trust in trusts(folder / "runs" / "trust").values()
     expected = pd.concat(alone, ignore_index=True)
     pd.testing.assert_frame_equal(rows(folder / "runs" / "trust"), expected, check_exact=True)
-    assert set(expected["variant"]) == {"tad", "sgr_tiat"}
-    assert len(ExpertStore(folder / "own").derived()) == 4
+    assert set(expected["variant"]) == {"tad", "sgr_tiat", "rdc"}
+    assert len(ExpertStore(folder / "own").derived()) == 5
     listed = CliRunner().invoke(cli, ["experts", "ls", "--store", str(folder / "own")]).stdout
     assert " tad\n" in listed
     assert " tuned\n" in listed
-    assert "4 derived" in listed
+    assert " rdc\n" in listed
+    assert "5 derived" in listed
 
 
 def test_a_study_over_what_experts_depend_on_makes_them_trial_by_trial(shell: Any) -> None:

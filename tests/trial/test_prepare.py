@@ -39,6 +39,14 @@ SGR: dict[str, Any] = {
     "sgr.forgetting_batch_size": 32,
     "sgr.neighbours": 5,
 }
+RDC: dict[str, Any] = {
+    "rdc.warm_up": 2,
+    "rdc.labelled_batch": 16,
+    "rdc.unlabelled_batch": 16,
+    "rdc.flip": False,
+    "rdc.restarts": 1,
+    "rdc.gmc_weight": 0.1,
+}
 
 
 @pytest.fixture
@@ -49,6 +57,7 @@ def robust(config: Config) -> Config:
         base, *parts = method.split("+")
         plain = config(base)
         own = (TAD if "tad" in parts else {}) | (SGR if {"sgr", "tiat"} & set(parts) else {})
+        own |= RDC if "rdc" in parts else {}
         if "tad" in parts:
             changes = {"extractor": EXTRACTOR, "anchor_params": plain.params} | changes
         return replace(plain, method=method, params={**plain.params, **own, **(params or {})}, **changes)
@@ -76,6 +85,9 @@ SCORES = ("split", "eval_seed", "accuracy", "accuracy_best", "loss")
     [
         ("+tad", {"tad.loops": "none", "tad.consistency_weight": 0.0}),
         ("+tiat", {"tiat.beta": 0.0, "tiat.init_from_subset": False}),
+        ("+rdc", {"rdc.ssl": "none", "rdc.gmc": "none"}),
+        ("+rdc", {"rdc.warm_up": 9, "rdc.gmc_weight": 0.0}),
+        ("+rdc", {"rdc.warm_up": 5, "rdc.ssl": "none", "rdc.gmc_weight": 0.0}),
     ],
 )
 def test_without_effect_it_is_the_plain_method_bit_for_bit(
@@ -150,17 +162,79 @@ def test_tiat_alone_tunes_plain_experts(
     assert plain.targets is None
 
 
+@pytest.mark.parametrize("base", ["mtt", "datm"])
+def test_rdc_has_golden_experts_and_says_how_right_their_golden_sets_are(
+    robust: Config, digits: PreparedData, inputs: TrialInputs, tmp_path: Path, base: str
+) -> None:
+    own, store = robust(f"{base}+rdc"), ExpertStore(tmp_path / "store")
+    given = make_inputs(own, digits, inputs.labels, store)
+    assert (given.trusted, given.targets) == (None, None)
+    assert given.golden is not None
+    assert len(given.golden) == 2
+    assert all(0 < int(golden.member.sum()) < len(digits.train_images) for golden in given.golden)
+    options = Options(run="run", cell="cell", trial="trial")
+    rows = prepare_and_run(own, digits, inputs.labels, store, tmp_path / "trial", options)
+    assert {row["outcome"] for row in rows} == {"ok"}, rows[0]["message"]
+    assert {(row["base_method"], row["variant"]) for row in rows} == {(base, "rdc")}
+    said = read_json(tmp_path / "trial" / "trust.json")
+    assert said == given.trust
+    assert [each["expert"] for each in said["golden"]] == [0, 1]
+    clean, observed = digits.clean_labels, inputs.labels.labels[digits.train_index]
+    assert clean is not None
+    clean = clean[digits.train_index]
+    for each, golden in zip(said["golden"], given.golden, strict=True):
+        member, right = golden.member, golden.labels == clean
+        assert each["members"] == int(member.sum())
+        assert each["precision"] == pytest.approx(float(right[member].double().mean()))
+        assert each["recall"] == pytest.approx(float((member & right)[observed == clean].double().mean()))
+
+
+def test_the_contrast_changes_images_and_needs_nothing_new(
+    robust: Config, digits: PreparedData, inputs: TrialInputs, tmp_path: Path
+) -> None:
+    given = made(robust("mtt+rdc"), digits, inputs, tmp_path / "store")
+    for late in ({"rdc.gmc": "supcon"}, {"rdc.gmc_weight": 0.0}, {"rdc.mixup": 0.5, "rdc.views": 1}):
+        own = preparation_of(robust("mtt+rdc", late), digits, inputs.labels)
+        assert own.experts.key == given.expert_key  # type: ignore[union-attr]
+        assert all(derived.is_made(tmp_path / "store") for derived in own.then)  # type: ignore[union-attr]
+    losses = []
+    for number, weight in enumerate((0.0, 0.1, 1.0)):
+        rows = outcome(robust("mtt+rdc", {"rdc.gmc_weight": weight}), given, tmp_path / str(number))
+        losses.append([row["loss"] for row in rows])
+    assert losses[0] != losses[1] != losses[2]
+
+
+def test_without_ssl_the_experts_are_the_plain_ones_and_their_golden_sets_are_mined(
+    config: Config, robust: Config, digits: PreparedData, inputs: TrialInputs, tmp_path: Path
+) -> None:
+    given = made(robust("datm+rdc", {"rdc.ssl": "none"}), digits, inputs, tmp_path / "store")
+    assert given.expert_key == made(config("datm"), digits, inputs, tmp_path / "store").expert_key
+    assert given.golden is not None
+    assert all(bool(golden.member.any()) for golden in given.golden)
+
+
+def test_golden_sets_are_read_from_experts_at_their_end(
+    robust: Config, digits: PreparedData, inputs: TrialInputs
+) -> None:
+    own = robust("mtt+rdc")
+    preparation = preparation_of(own, digits, inputs.labels)
+    assert preparation is not None
+    (need,) = needs_of(own, preparation)
+    assert (need.last_epoch, need.train_to) == (4, 5)
+
+
 def test_what_is_stored_is_not_made_again(
     robust: Config, digits: PreparedData, inputs: TrialInputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = tmp_path / "store"
-    first = {name: made(robust(name), digits, inputs, store) for name in ("datm+tad", "datm+sgr+tiat")}
+    first = {name: made(robust(name), digits, inputs, store) for name in ("datm+tad", "datm+sgr+tiat", "mtt+rdc")}
 
     def fail(*arguments: Any, **options: Any) -> Any:
         raise AssertionError("made again")
 
-    for place in ("robust.stages.train_simclr", "robust.stages.curate", "robust.stages.forgetting_history"):
-        monkeypatch.setattr(f"ddnl_ray.{place}", fail)
+    places = ("stages.train_simclr", "stages.curate", "stages.forgetting_history", "rdc_experts.replayed")
+    for place in places:
+        monkeypatch.setattr(f"ddnl_ray.robust.{place}", fail)
     monkeypatch.setattr("ddnl_ray.trial.prepare.build_buffer", fail)
     for name, before in first.items():
         again = made(robust(name, ipc=2), digits, inputs, store)
@@ -180,7 +254,7 @@ def test_targets_grow_with_the_window_and_keep_what_they_have(
         np.testing.assert_allclose(grown[1].targets.snapshot(0, epoch), wanted, rtol=1e-5, atol=1e-6)  # type: ignore[union-attr]
 
 
-@pytest.mark.parametrize("name", ["datm+tad", "datm+sgr", "datm+tiat", "datm+sgr+tiat"])
+@pytest.mark.parametrize("name", ["datm+tad", "datm+sgr", "datm+tiat", "datm+sgr+tiat", "datm+rdc"])
 def test_the_names_of_what_is_made_depend_on_labels_and_settings(
     robust: Config, digits: PreparedData, inputs: TrialInputs, name: str
 ) -> None:
@@ -196,6 +270,7 @@ def test_the_names_of_what_is_made_depend_on_labels_and_settings(
     features = {each for each in base & changed if name == "datm+tad"}
     assert len(base & changed) == len(features) == (1 if name == "datm+tad" else 0)
     setting = {"tad.top_k": 6} if "tad" in name else {"sgr.prior_weight": 0.3}
+    setting = {"rdc.confidence": 0.9} if "rdc" in name else setting
     assert keys(robust(name, setting)) != base
 
 

@@ -199,7 +199,7 @@ def kl_gaussian(*, mean_q: ArrayLike, var_q: ArrayLike, mean_p: ArrayLike, var_p
         raise ValueError("mean_q and mean_p must be finite")
     of_q, of_p = _variance("var_q", var_q, at_q.shape), _variance("var_p", var_p, at_q.shape)
     terms = of_q / of_p - 1 - (np.log(of_q) - np.log(of_p)) + (at_q - at_p) ** 2 / of_p
-    return max(0.0, float(np.broadcast_to(terms, at_q.shape).sum() / 2))
+    return max(0.0, float(terms.sum() / 2))
 
 
 def calibrate_alpha(n: int, rates: ArrayLike, crossovers: ArrayLike) -> Calibration:

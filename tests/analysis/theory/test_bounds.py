@@ -167,6 +167,13 @@ def test_bounds_cross_where_noise_leaves_too_little() -> None:
     np.testing.assert_array_equal(bounds.contains([[3.99], [10.01]]), np.zeros((2, 3)))
 
 
+def test_ends_that_meet_leave_one_ipc() -> None:
+    bounds = symmetric_bounds(n=100, num_classes=10, tau=0.5, r=1, i_min=5, i_clean=2)
+    assert ends(bounds) == (5, 5)
+    assert not bounds.empty
+    assert bounds.contains(5)
+
+
 def test_a_need_that_float64_cannot_hold_is_infinite() -> None:
     bounds = symmetric_bounds(n=100, num_classes=10, tau=0, r=5e-324, i_min=1, i_clean=0.1)
     assert bounds.lower == np.inf

@@ -8,4 +8,7 @@ the number of replicates behind it and the interval that they give.
 Modules, in the order in which they build on each other: ``names`` (how things are called), ``statistics``
 (intervals), ``scores`` (frame to samples), then ``tables``, ``figures`` and ``findings``, and last
 ``sections`` and ``report``.
+
+``theory`` (bounds on IPC, effective modes, noise-rate estimates) stands apart: pure functions of numbers, which
+read nothing.
 """

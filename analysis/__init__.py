@@ -6,9 +6,10 @@ a filtered frame are analysed in the same way. Numbers are claims with n: nothin
 the number of replicates behind it and the interval that they give.
 
 Modules, in the order in which they build on each other: ``names`` (how things are called), ``statistics``
-(intervals), ``scores`` (frame to samples), then ``tables``, ``figures`` and ``findings``, and last
-``sections`` and ``report``.
+(intervals), ``scores`` (frame to samples), ``layout`` (texts to tables), then ``tables``, ``figures`` and
+``findings``, and last ``report``. Beside them, ``published`` holds what papers print, ``protocol`` says why two numbers
+are not comparable, and ``compare`` and ``compare_tables`` set runs beside a paper.
 
-``theory`` (bounds on IPC, effective modes, noise-rate estimates) stands apart: pure functions of numbers, which
-read nothing.
+``theory`` (bounds on IPC, effective modes, noise-rate intervals, estimators of information) stands apart: functions of
+numbers and arrays, which read nothing. ``fits`` sets the theory against the results of sweeps.
 """

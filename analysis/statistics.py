@@ -97,6 +97,12 @@ def nested(sample: Sample, confidence: float = 0.95) -> Interval:
     return interval(list(_means(sample).values()), confidence)
 
 
+def standard_error(sample: Sample) -> float:
+    """Return the standard error of the mean that :func:`nested` gives; nan if it is made of fewer than two values."""
+    values = list(_means(sample).values()) if len(sample) > 1 else [value for own in sample.values() for value in own]
+    return float(np.std(values, ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else math.nan
+
+
 def paired(a: Sample, b: Sample, confidence: float = 0.95) -> Interval:
     """Return the interval of the mean difference a - b over matched replicates.
 

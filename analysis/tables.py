@@ -9,12 +9,10 @@ from typing import Any, overload
 
 import pandas as pd
 
+from analysis.layout import POOLED_MARK, WITHIN_MARK, Column, Layout
 from analysis.names import NOT_AVAILABLE, percent, split_name
 from analysis.scores import Setting, scores, select_on
 from analysis.statistics import nested
-
-WITHIN_MARK = "†"
-POOLED_MARK = "‡"
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,62 +155,17 @@ def to_json(table: AccuracyTable) -> list[dict[str, Any]]:
 
 def to_text(table: AccuracyTable) -> str:
     """Return the table as aligned plain text, for a terminal."""
-    if not table:
-        return f"{table.caption}\n\n{empty_sentence(table)}\n"
-    header, body, is_number = _cells(table)
-    widths = [max(len(row[i]) for row in [header, *body]) for i in range(len(header))]
-
-    def line(row: list[str]) -> str:
-        padded = (
-            text.rjust(width) if number else text.ljust(width)
-            for text, width, number in zip(row, widths, is_number, strict=True)
-        )
-        return "  ".join(padded).rstrip()
-
-    rule = "  ".join("-" * width for width in widths)
-    return _joined([table.caption, "", line(header), rule, *map(line, body), *_spaced(table.footnotes)])
+    return _layout(table).text()
 
 
 def to_markdown(table: AccuracyTable) -> str:
     """Return the table as GitHub-flavoured Markdown, its caption above it."""
-    if not table:
-        return f"{table.caption}\n\n{empty_sentence(table)}\n"
-    header, body, is_number = _cells(table)
-
-    def line(row: Sequence[str]) -> str:
-        escaped = (text.replace("|", r"\|") for text in row)
-        return f"| {' | '.join(escaped)} |"
-
-    rule = line(["---:" if number else ":---" for number in is_number])
-    return _joined([table.caption, "", line(header), rule, *map(line, body), *_spaced(table.footnotes)])
+    return _layout(table).markdown()
 
 
 def to_latex(table: AccuracyTable) -> str:
     """Return the table as a LaTeX ``table`` environment; it needs the package booktabs."""
-    if not table:
-        return f"% {table.caption}\n% {empty_sentence(table)}\n"
-    header, body, is_number = _cells(table)
-
-    def line(row: list[str]) -> str:
-        return " & ".join(map(_latex, row)) + r" \\"
-
-    caption = _latex(" ".join([table.caption, *table.footnotes]))
-    columns = "".join("r" if number else "l" for number in is_number)
-    return _joined(
-        [
-            r"\begin{table}",
-            r"\centering",
-            rf"\caption{{{caption}}}",
-            rf"\begin{{tabular}}{{{columns}}}",
-            r"\toprule",
-            line(header),
-            r"\midrule",
-            *map(line, body),
-            r"\bottomrule",
-            r"\end{tabular}",
-            r"\end{table}",
-        ]
-    )
+    return _layout(table).latex()
 
 
 def empty_sentence(table: AccuracyTable) -> str:
@@ -227,37 +180,16 @@ def accuracy_text(row: SettingRow) -> str:
     return f"{percent(row.mean)} ± {percent((row.high - row.low) / 2)}"
 
 
-def _cells(table: AccuracyTable) -> tuple[list[str], list[list[str]], list[bool]]:
-    """Return the header, the body and which columns hold numbers; a column that says nothing is left out."""
-    columns: list[tuple[str, bool, list[str]]] = [
-        ("data set", False, [row.dataset for row in table]),
-        ("noise", False, [row.noise_label for row in table]),
-        ("method", False, [row.method for row in table]),
-        ("IPC", True, [NOT_AVAILABLE if row.ipc is None else str(row.ipc) for row in table]),
-        ("network", False, [row.networks for row in table]),
-        ("n", True, [f"{row.n}{table.marks(i)}" for i, row in enumerate(table)]),
-        ("accuracy (%)", True, [accuracy_text(row) for row in table]),
+def _layout(table: AccuracyTable) -> Layout:
+    """Return the table as texts; a column that says nothing is left out."""
+    networks = Column("network", [row.networks for row in table])
+    columns = [
+        Column("data set", [row.dataset for row in table]),
+        Column("noise", [row.noise_label for row in table]),
+        Column("method", [row.method for row in table]),
+        Column("IPC", [NOT_AVAILABLE if row.ipc is None else str(row.ipc) for row in table], is_number=True),
+        *([networks] if any(networks.texts) else []),
+        Column("n", [f"{row.n}{table.marks(i)}" for i, row in enumerate(table)], is_number=True),
+        Column("accuracy (%)", [accuracy_text(row) for row in table], is_number=True),
     ]
-    kept = [column for column in columns if column[0] != "network" or any(column[2])]
-    body = [list(row) for row in zip(*(texts for _, _, texts in kept), strict=True)]
-    return [name for name, _, _ in kept], body, [number for _, number, _ in kept]
-
-
-_LATEX = {
-    **{character: f"\\{character}" for character in "&%$#_{}"},
-    **{"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"},
-    **{">": r"\textgreater{}", "<": r"\textless{}", "±": r"$\pm$", "→": r"$\to$", "−": "$-$", "–": "--"},
-    **{WITHIN_MARK: r"$^\dagger$", POOLED_MARK: r"$^\ddagger$"},
-}
-
-
-def _latex(text: str) -> str:
-    return "".join(_LATEX.get(character, character) for character in text)
-
-
-def _spaced(lines: list[str]) -> list[str]:
-    return ["", *lines] if lines else []
-
-
-def _joined(lines: list[str]) -> str:
-    return "\n".join(lines) + "\n"
+    return Layout(table.caption, columns, table.footnotes, empty_sentence(table))

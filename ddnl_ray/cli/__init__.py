@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import click
 
 from ddnl_ray import __version__
-from ddnl_ray.cli import runs, stores
+from ddnl_ray.cli import published, runs, stores
 from ddnl_ray.errors import CorruptFileError, DdnlError
 
 WRONG_REQUEST, INTERRUPTED = 2, 130
@@ -32,6 +32,7 @@ for command in (
     runs.status_command,
     runs.table_command,
     runs.report_command,
+    published.compare_command,
     stores.experts_group,
     stores.data_group,
 ):

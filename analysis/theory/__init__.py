@@ -1,8 +1,11 @@
-"""The theory of the paper, as pure functions of numbers: no files, no frames, no randomness.
+"""The theory of the paper, as pure functions of numbers and arrays: no files, no frames, no hidden randomness.
 
 ``bounds`` has the bounds on IPC (Corollaries I-III and Eq. 10), ``modes`` kappa and C_eff, ``noise_rate``
 Corollary IV. Where a printed statement contradicts its own proof, both forms are offered: ``form="published"``
 (the default) and ``form="derived"``; the module docstrings say why.
+
+The nine estimators of what the bounds are made of are imported by module: ``information`` (I_min), ``clean`` (I_clean)
+and ``redundancy`` (r), with ``estimate``, ``measures``, ``densities``, ``chance`` and ``arrays`` below them.
 """
 
 from analysis.theory.bounds import (

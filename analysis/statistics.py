@@ -170,3 +170,27 @@ def _by_draw(means: Mapping[Replicate, float]) -> dict[Replicate, float]:
     for (draw, _), mean in means.items():
         draws.setdefault((draw, None), []).append(mean)
     return {draw: float(np.mean(values)) for draw, values in draws.items()}
+
+
+def holm(p_values: Sequence[float]) -> tuple[float, ...]:
+    """Return p-values adjusted for the size of their family (Holm, 1979).
+
+    The i-th smallest of m is multiplied by m - i + 1, then raised to the largest before it and cut at 1. Rejecting
+    where the adjusted value is at most alpha keeps the chance of any false rejection at or below alpha, whatever the
+    dependence.
+
+    Args:
+        p_values: In [0, 1]; nan where a comparison could not be made, which stays nan and does not count.
+
+    Raises:
+        RequestError: A value lies outside [0, 1].
+    """
+    values = np.asarray(p_values, dtype=np.float64)
+    known = np.flatnonzero(~np.isnan(values))
+    if ((values[known] < 0) | (values[known] > 1)).any():
+        raise RequestError(f"p-values must lie in [0, 1] but got {list(p_values)}")
+    order = known[np.argsort(values[known], kind="stable")]
+    factors = len(order) - np.arange(len(order))
+    adjusted = np.full(len(values), math.nan)
+    adjusted[order] = np.minimum(1.0, np.maximum.accumulate(values[order] * factors))
+    return tuple(adjusted.tolist())

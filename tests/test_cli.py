@@ -39,6 +39,7 @@ OPTIONS = {
     "status": "--json",
     "table": "--split --md --latex --json",
     "report": "",
+    "analyze": "--split --i-min --i-clean --redundancy --json",
     "compare": "--paper --all --md --latex --json",
     "experts ls": "--store --json",
     "experts build": "--profile --set --store --device --rebuild",

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
 
+from analysis.statistics import holm
 from analysis.theory.estimate import Floats
 from ddnl_ray.errors import RequestError
 
@@ -31,28 +32,6 @@ class Threshold:
     ipc: int
     p_value: float
     is_censored: bool
-
-
-def holm(p_values: ArrayLike) -> Floats:
-    """Return Holm's adjusted p-values, in the order given.
-
-    The i-th smallest of k becomes ``max over j <= i of min(1, (k - j + 1) p_(j))``. Rejecting where the adjusted
-    value is at most a level keeps the probability of any false rejection at that level.
-
-    Args:
-        p_values: Shape [k].
-
-    Raises:
-        ValueError: A value lies outside [0, 1] or is nan.
-    """
-    given = np.asarray(p_values, dtype=np.float64)
-    if given.ndim != 1 or not ((given >= 0) & (given <= 1)).all():
-        raise ValueError(f"Holm's correction is of p-values in [0, 1] but got {given.tolist()}; check the tests")
-    order = np.argsort(given, kind="stable")
-    stepped = np.minimum(1.0, given[order] * np.arange(len(given), 0, -1))
-    adjusted = np.empty_like(given)
-    adjusted[order] = np.maximum.accumulate(stepped)
-    return adjusted
 
 
 def first_above_chance(accuracies: Mapping[int, ArrayLike], chance: float, level: float = 0.05) -> Threshold:
@@ -75,7 +54,7 @@ def first_above_chance(accuracies: Mapping[int, ArrayLike], chance: float, level
             "few-shot thresholding is of accuracies by images per class but got none; run a sweep over them"
         )
     ladder = sorted(accuracies)
-    adjusted = holm([_p_value(ipc, np.asarray(accuracies[ipc], dtype=np.float64), chance) for ipc in ladder])
+    adjusted = np.array(holm([_p_value(ipc, np.asarray(accuracies[ipc], dtype=np.float64), chance) for ipc in ladder]))
     beating = np.flatnonzero(adjusted <= level)
     if len(beating) == 0:
         raise ValueError(

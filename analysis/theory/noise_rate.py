@@ -1,4 +1,4 @@
-"""The noise rate that a crossover implies: Corollary IV, its PAC-Bayes gap, and the calibration of alpha.
+"""The noise rate that a crossover implies: Corollary IV, and its PAC-Bayes gap.
 
 Corollary IV of "Dataset Distillers Are Good Label Denoisers" (Appendix B.5). m = C * IPC distilled images
 that reach the accuracy of all n noisy samples are taken to hold the clean content of ``alpha * m`` clean
@@ -13,9 +13,8 @@ Differs from the original:
 - The ends are clipped to [0, 1], and an interval that lies below 0 before clipping is marked as empty.
 
 A published interval with an assumed alpha says little even where it is not vacuous: with alpha = 1, n = 50 000
-and m = 100 its lower end is 0.998 for every data set. Calibrate alpha on known rates. A constant alpha takes
-m* to fall as 1 - tau. Corollary I's lower end has IPC* grow as 1 / (1 - tau); where a sweep follows that,
-``n (1 - tau) / m*`` falls as (1 - tau)^2 and the validation below shows it as an error.
+and m = 100 its lower end is 0.998 for every data set. Calibrate alpha on known rates
+(:mod:`analysis.fits.rates`).
 """
 
 from __future__ import annotations
@@ -62,55 +61,6 @@ class RateInterval:
         """
         rates = symbols.TAU.read(tau)
         return np.asarray(~self.empty & (self.lower <= rates) & (rates <= self.upper))
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Calibration:
-    """The clean content of one distilled image, from crossovers at known noise rates.
-
-    Attributes:
-        alpha: Geometric mean of ``alphas``.
-        rates: The distinct noise rates, ascending, (R,).
-        alphas: ``n (1 - tau) / m*`` of each rate, (R,); the geometric mean over its crossovers.
-    """
-
-    alpha: float
-    rates: Floats
-    alphas: Floats
-
-    @property
-    def spread(self) -> float:
-        """The largest of ``alphas`` over the smallest: 1 if alpha is the constant that Corollary IV assumes."""
-        return float(self.alphas.max() / self.alphas.min())
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class RateValidation:
-    """Noise rates that were estimated with an alpha calibrated on all the other rates.
-
-    Attributes:
-        rates: The true rate of every crossover, (K,).
-        estimates: The estimated one, (K,).
-    """
-
-    rates: Floats
-    estimates: Floats
-
-    @property
-    def errors(self) -> Floats:
-        """Estimated minus true rate of every crossover, (K,)."""
-        return np.asarray(self.estimates - self.rates)
-
-    @property
-    def error_per_rate(self) -> dict[float, float]:
-        """The mean absolute error of each distinct rate, ascending."""
-        absolute = np.abs(self.errors)
-        return {float(rate): float(absolute[self.rates == rate].mean()) for rate in np.unique(self.rates)}
-
-    @property
-    def mean_absolute_error(self) -> float:
-        """The mean of ``error_per_rate``: every rate counts once, however many crossovers it has."""
-        return float(np.mean(list(self.error_per_rate.values())))
 
 
 def eps_m(*, kl: ArrayLike, m: ArrayLike, delta: ArrayLike, n_val: ArrayLike | None = None) -> Floats:
@@ -202,55 +152,6 @@ def kl_gaussian(*, mean_q: ArrayLike, var_q: ArrayLike, mean_p: ArrayLike, var_p
     return max(0.0, float(terms.sum() / 2))
 
 
-def calibrate_alpha(n: int, rates: ArrayLike, crossovers: ArrayLike) -> Calibration:
-    """Return the alpha at which Corollary IV is exact on average: ``n (1 - tau) / m*``.
-
-    Averages are geometric: alpha is a ratio, and the fits of the scaling law are in logarithms as well. Rates
-    count once each, however many crossovers they have.
-
-    Args:
-        n: Noisy training samples, an integer > 0.
-        rates: The known noise rates, in [0, 1), (K,). Repeats (of one rate) must be equal numbers.
-        crossovers: m* = C * IPC* of each, distilled images in total, >= 1, (K,). A censored crossover has no
-            value to pass; leave it to a fit that can use its limit.
-
-    Raises:
-        ValueError: A value lies outside its domain, there is none, or the two lengths differ.
-    """
-    tau, distilled = _known(rates, crossovers)
-    if not tau.size:
-        raise ValueError("alpha is calibrated on at least one known rate but got none")
-    distinct, group = np.unique(tau, return_inverse=True)
-    logs = np.log(symbols.N.read(n) * (1 - tau) / distilled)
-    per_rate = np.bincount(group, weights=logs) / np.bincount(group)
-    return Calibration(float(np.exp(per_rate.mean())), frozen(distinct), frozen(np.exp(per_rate)))
-
-
-def leave_one_rate_out(n: int, rates: ArrayLike, crossovers: ArrayLike) -> RateValidation:
-    """Estimate every known rate with the alpha of all the other rates.
-
-    All crossovers of a rate are left out together, so that no noise draw of a rate helps to estimate it.
-
-    Args:
-        n: Noisy training samples, an integer > 0.
-        rates: As in :func:`calibrate_alpha`; at least two distinct ones.
-        crossovers: As in :func:`calibrate_alpha`.
-
-    Raises:
-        ValueError: As :func:`calibrate_alpha`, or fewer than two rates are distinct.
-    """
-    tau, distilled = _known(rates, crossovers)
-    distinct = np.unique(tau)
-    if len(distinct) < 2:
-        raise ValueError(f"leaving one rate out needs two distinct rates but got {distinct.tolist()}")
-    estimates = np.empty_like(tau)
-    for rate in distinct:
-        out = tau == rate
-        alpha = calibrate_alpha(n, tau[~out], distilled[~out]).alpha
-        estimates[out] = estimate_rate(alpha, n, distilled[out])
-    return RateValidation(frozen(tau), frozen(estimates))
-
-
 def _implied(alpha: ArrayLike, n: ArrayLike, m: ArrayLike) -> Floats:
     return np.asarray(1 - symbols.ALPHA.read(alpha) * symbols.M.read(m) / symbols.N.read(n))
 
@@ -260,10 +161,3 @@ def _variance(name: str, values: ArrayLike, shape: tuple[int, ...]) -> Floats:
     if array.shape not in ((), shape):
         raise ValueError(f"{name} must be one number or of the shape {shape} of the means but got {array.shape}")
     return array
-
-
-def _known(rates: ArrayLike, crossovers: ArrayLike) -> tuple[Floats, Floats]:
-    tau, distilled = symbols.TAU.read(rates), symbols.M.read(crossovers)
-    if tau.ndim != 1 or tau.shape != distilled.shape:
-        raise ValueError(f"rates and crossovers must be lists of one length but got {tau.shape} and {distilled.shape}")
-    return tau, distilled

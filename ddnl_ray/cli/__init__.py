@@ -32,6 +32,7 @@ for command in (
     runs.status_command,
     runs.table_command,
     runs.report_command,
+    runs.analyze_command,
     published.compare_command,
     stores.experts_group,
     stores.data_group,

@@ -164,6 +164,46 @@ def report_command(run: Path) -> None:
     click.echo(str(report))
 
 
+@click.command("analyze")
+@click.argument("runs", nargs=-1, required=True, metavar="RUN...", type=click.Path(path_type=Path))
+@click.option("--split", default="test", show_default=True, help="test, val_noisy or val_clean.")
+@click.option("--i-min", type=float, help="Information that a class needs, nats: for the lower bounds.")
+@click.option("--i-clean", type=float, help="Information of one clean sample, nats: for the lower bounds.")
+@click.option("--redundancy", type=float, default=1.0, show_default=True, help="r of the theory, in (0, 1].")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def analyze_command(
+    runs: tuple[Path, ...],
+    split: str,
+    i_min: float | None,
+    i_clean: float | None,
+    redundancy: float,
+    as_json: bool,
+) -> None:
+    """Set runs against the theory: crossovers, the scaling law, bounds and their coverage, noise rates.
+
+    \b
+    Example:  ddnl analyze runs/denoise-symmetric
+    """
+    import pandas as pd
+
+    from analysis.analyze import Facts, Information, analyze, to_json, to_text
+    from ddnl_ray.errors import require_known
+    from ddnl_ray.files import read_json
+    from ddnl_ray.results import SPLITS, read_run
+    from ddnl_ray.sweep.ledger import Ledger
+
+    require_known("split", split, SPLITS)
+    frames, facts = [], Facts()
+    for run in dict.fromkeys(runs):
+        Ledger(run).consolidate()
+        frames.append(read_run(run))
+        files = [run / name for name in ("summary.json", "noise.json")]
+        summary, noise = (read_json(path) if path.is_file() else None for path in files)
+        facts |= Facts.read(summary or {}, noise or [])
+    found = analyze(pd.concat(frames, ignore_index=True), facts, Information(i_min, i_clean, redundancy), split)
+    click.echo(json.dumps(to_json(found)) if as_json else to_text(found))
+
+
 def _write_report(run: Path) -> Path | None:
     """Write the report of a run that has results."""
     from analysis.report import write_report

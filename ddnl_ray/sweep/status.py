@@ -27,8 +27,18 @@ def begin(plan: Plan, ledger: Ledger) -> None:
             "state": "running",
             "select_on": plan.sweep.search.select_on,
             "cells": {cell.name: cell.trials for cell in plan.cells},
+            "data": describe_data(plan),
         }
     )
+
+
+def describe_data(plan: Plan) -> list[dict[str, Any]]:
+    """Return the size of what is distilled, for each data set."""
+    found = {
+        data.name: {"dataset": data.name, "train_images": len(data.train_images), "classes": data.num_classes}
+        for data in plan.data.values()
+    }
+    return list(found.values())
 
 
 def describe_noise(labels: NoisyLabels) -> dict[str, Any]:
@@ -73,7 +83,8 @@ def conclude(
         "report": str(report),
     }
     whole = {cell.name: cell.trials for cell in plan.cells}
-    ledger.write_summary({**summary, "state": "finished", "select_on": plan.sweep.search.select_on, "cells": whole})
+    kept = {"select_on": plan.sweep.search.select_on, "cells": whole, "data": describe_data(plan)}
+    ledger.write_summary({**summary, "state": "finished", **kept})
     return summary, failed
 
 

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from analysis.fits.families import adjusted, holm, p_value
-from analysis.statistics import Interval, interval
+from analysis.fits.families import adjusted, p_value
+from analysis.statistics import Interval, holm, interval
 from ddnl_ray.errors import RequestError
 
 

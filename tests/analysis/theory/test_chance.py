@@ -1,41 +1,11 @@
 from __future__ import annotations
 
-import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from scipy import stats
 
-from analysis.theory.chance import first_above_chance, holm
+from analysis.statistics import holm
+from analysis.theory.chance import first_above_chance
 from ddnl_ray.errors import RequestError
-
-
-def test_holm_at_hand_worked_points() -> None:
-    # sorted 0.01, 0.02, 0.03, 0.5 become 0.04, 0.06, 0.06, 0.5
-    assert holm([0.02, 0.5, 0.01, 0.03]) == pytest.approx([0.06, 0.5, 0.04, 0.06])
-    # 0.4 * 2 = 0.8, then max(0.8, 0.45)
-    assert holm([0.45, 0.4]) == pytest.approx([0.8, 0.8])
-    assert holm([0.9, 0.8]) == pytest.approx([1.0, 1.0])
-
-
-@given(st.lists(st.floats(0, 1), min_size=1, max_size=7))
-def test_holm_lies_between_the_plain_value_and_bonferronis(p_values: list[float]) -> None:
-    plain, adjusted = np.array(p_values), holm(p_values)
-    assert (adjusted >= plain).all()
-    assert (adjusted <= np.minimum(1, len(plain) * plain) + 1e-15).all()
-    assert (np.diff(adjusted[np.argsort(plain, kind="stable")]) >= 0).all()
-
-
-def test_holm_keeps_the_level_over_all_tests() -> None:
-    draws = np.random.default_rng(0).uniform(size=(4000, 5))
-    rejections = np.mean([holm(row).min() <= 0.05 for row in draws])
-    assert rejections == pytest.approx(0.05, abs=0.012)
-
-
-@pytest.mark.parametrize("p_values", [[0.1, 1.2], [-0.1], [np.nan]])
-def test_holm_of_what_are_no_p_values_is_refused(p_values: list[float]) -> None:
-    with pytest.raises(ValueError, match="p-values in"):
-        holm(p_values)
 
 
 def test_the_first_number_above_chance_is_found() -> None:

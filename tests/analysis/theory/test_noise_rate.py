@@ -13,11 +13,9 @@ from hypothesis import strategies as st
 from analysis.theory import (
     FORMS,
     Form,
-    calibrate_alpha,
     eps_m,
     estimate_rate,
     kl_gaussian,
-    leave_one_rate_out,
     rate_interval,
 )
 from ddnl_ray.errors import RequestError
@@ -170,55 +168,6 @@ def test_divergence_is_never_negative_and_zero_only_from_itself(
         assert apart > 0
 
 
-@given(alpha=ALPHAS, rates=st.lists(RATES, min_size=2, max_size=6, unique=True))
-def test_a_constant_alpha_is_found_and_every_rate_left_out_with_it(alpha: float, rates: list[float]) -> None:
-    n = 10**9
-    crossovers = n * (1 - np.array(rates)) / alpha
-    found = calibrate_alpha(n, rates, crossovers)
-    assert found.alpha == pytest.approx(alpha, rel=1e-12)
-    assert found.alphas == pytest.approx(alpha, rel=1e-12)
-    assert found.rates.tolist() == sorted(rates)
-    assert found.spread == pytest.approx(1, rel=1e-12)
-    validated = leave_one_rate_out(n, rates, crossovers)
-    assert validated.estimates == pytest.approx(rates, abs=1e-9)
-    assert validated.mean_absolute_error == pytest.approx(0, abs=1e-9)
-
-
-def test_one_known_rate_calibrates_by_hand() -> None:
-    # 50000 * 0.6 / 300
-    found = calibrate_alpha(N, [0.4], [300])
-    assert found.alpha == pytest.approx(100, rel=1e-14)
-    assert estimate_rate(found.alpha, N, 300) == pytest.approx(0.4, rel=1e-14)
-
-
-def test_alphas_are_averaged_geometrically_and_once_a_rate() -> None:
-    # rate 0: 1000/10 and 1000/40, geometric mean 50; rate 0.5: 500/40 = 12.5; together 25
-    found = calibrate_alpha(1000, [0.5, 0.0, 0.0], [40, 10, 40])
-    assert found.rates.tolist() == [0, 0.5]
-    assert found.alphas == pytest.approx([50, 12.5], rel=1e-14)
-    assert found.alpha == pytest.approx(25, rel=1e-14)
-    assert found.spread == pytest.approx(4, rel=1e-14)
-
-
-def test_crossovers_that_follow_corollary_i_are_seen_as_an_error() -> None:
-    # m* = a / (1 - tau): the alpha of the other rate is n (1 - other)^2 / a
-    rates = np.array([0.2, 0.5])
-    validated = leave_one_rate_out(N, rates, 400 / (1 - rates))
-    expected = [1 - 0.5**2 / 0.8, max(0, 1 - 0.8**2 / 0.5)]
-    assert validated.estimates == pytest.approx(expected, rel=1e-12)
-    assert validated.error_per_rate == pytest.approx({0.2: expected[0] - 0.2, 0.5: 0.5 - expected[1]}, rel=1e-12)
-    assert calibrate_alpha(N, rates, 400 / (1 - rates)).spread == pytest.approx((0.8 / 0.5) ** 2, rel=1e-12)
-
-
-def test_a_rate_is_left_out_with_all_its_draws() -> None:
-    # alpha of rate 0.5 alone is 500/50 = 10, of rate 0 alone 1000/50 = 20
-    validated = leave_one_rate_out(1000, [0.0, 0.0, 0.5], [25, 100, 50])
-    assert validated.estimates == pytest.approx([1 - 10 * 25 / 1000, 0, 1 - 20 * 50 / 1000], abs=1e-12)
-    assert validated.errors == pytest.approx([0.75, 0, -0.5], abs=1e-12)
-    assert validated.error_per_rate == pytest.approx({0.0: 0.375, 0.5: 0.5}, rel=1e-12)
-    assert validated.mean_absolute_error == pytest.approx(0.4375, rel=1e-12)
-
-
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
@@ -276,27 +225,3 @@ def test_a_gaussian_that_is_none_is_named(changed: dict[str, Any], message: str)
     arguments: dict[str, Any] = {"mean_q": [0.0, 1.0], "var_q": 1, "mean_p": [0.0, 0.0], "var_p": 1}
     with pytest.raises(ValueError, match=f"^{message}$"):
         kl_gaussian(**{**arguments, **changed})
-
-
-@pytest.mark.parametrize("function", [calibrate_alpha, leave_one_rate_out])
-@pytest.mark.parametrize(
-    ("rates", "crossovers", "message"),
-    [
-        ([0.2, 1.0], [10, 20], r"tau must be in \[0, 1\) but got 1.0 at index 1"),
-        ([0.2, 0.4], [10, np.inf], "m must be finite and >= 1 but got inf at index 1"),
-        ([0.2, 0.4], [10], r"rates and crossovers must be lists of one length but got \(2,\) and \(1,\)"),
-        (0.2, 10, r"rates and crossovers must be lists of one length but got \(\) and \(\)"),
-    ],
-)
-def test_known_rates_outside_their_domain_are_named(function: Any, rates: Any, crossovers: Any, message: str) -> None:
-    with pytest.raises(ValueError, match=f"^{message}$"):
-        function(N, rates, crossovers)
-
-
-def test_too_few_known_rates_are_refused() -> None:
-    with pytest.raises(ValueError, match="at least one known rate but got none"):
-        calibrate_alpha(N, [], [])
-    with pytest.raises(ValueError, match=r"needs two distinct rates but got \[0.2\]"):
-        leave_one_rate_out(N, [0.2, 0.2], [10, 20])
-    with pytest.raises(ValueError, match=r"n must be an integer > 0 but got -5\.0"):
-        leave_one_rate_out(-5, [0.2, 0.4], [10, 20])

@@ -73,20 +73,24 @@ def maximise(data: Responses) -> Regression:
     contradicts, that line is returned with ``sigma`` 0.
     """
     measured = data.side == 0
-    beta, *_ = np.linalg.lstsq(data.design[measured], data.y[measured], rcond=None)
-    residual = data.y - data.design @ beta
-    spread = float(np.abs(residual[measured]).max(initial=0.0))
-    if spread <= 1e-9 * max(1.0, float(np.abs(data.y).max())) and (residual * data.side <= spread).all():
-        return Regression(beta, 0.0, math.inf)
-    sigma = max(math.sqrt(float((residual[measured] ** 2).mean())), 1e-3)
-    parameters = np.append(beta / sigma, 1 / sigma).astype(np.float64)
-    value, gradient, hessian = _likelihood(data, parameters)
+    start, *_ = np.linalg.lstsq(data.design[measured], data.y[measured], rcond=None)
+    residual = data.y - data.design @ start
+    # What a censored response adds is how far the line lies on its wrong side.
+    off = np.where(measured, residual, np.maximum(residual * data.side, 0.0))
+    unit = math.sqrt(float((off**2).mean()))
+    if unit <= 1e-9 * max(1.0, float(np.abs(data.y).max())):
+        return Regression(start, 0.0, math.inf)
+    # In units of these deviations the parameters are near (0, 1), and the Hessian is well conditioned.
+    scaled = Responses(data.design, residual / unit, data.side)
+    parameters = np.append(np.zeros(len(start)), 1.0)
+    value, gradient, hessian = _likelihood(scaled, parameters)
     for _ in range(_MAX_STEPS):
         step: Array = -np.linalg.solve(hessian, gradient).astype(np.float64)
         if float(gradient @ step) < 1e-12:
             break
-        parameters, value, gradient, hessian = _ascend(data, parameters, step, value, gradient)
-    return Regression(parameters[:-1] / parameters[-1], 1 / float(parameters[-1]), value)
+        parameters, value, gradient, hessian = _ascend(scaled, parameters, step, value, gradient)
+    sigma = unit / float(parameters[-1])
+    return Regression(start + sigma * parameters[:-1], sigma, value - data.num_measured * math.log(unit))
 
 
 def coefficient_p_value(data: Responses, fit: Regression, column: int, value: float) -> float:

@@ -19,7 +19,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from analysis.fits.resample import Array, Size, counts, ends, generator, means, size
+from analysis.fits.resample import Array, Size, counts, ends, generator, means, shortfall, size
 from analysis.fits.series import Listing, Series, joined, series
 from analysis.scores import Setting
 
@@ -126,7 +126,11 @@ def series_crossover(
     of = size(matched)
     taken = counts(matched, "draws", num_resamples, rng)
     left_out = len({draw for draw, _ in item.replicates}) - len({draw for draw, _ in matched})
-    note = joined(_size_sentence(of), f"{left_out} noise draw(s) without a baseline left out." if left_out else "")
+    note = joined(
+        _size_sentence(of),
+        shortfall(of, confidence),
+        f"{left_out} noise draw(s) without a baseline left out." if left_out else "",
+    )
     return crossover(item.ipcs, differences, taken, of, confidence, joined(note, item.reason))
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.fits.crossover import NUM_RESAMPLES, Crossover, as_crossover, first_reached
-from analysis.fits.resample import Array, Size, counts, ends, generator, means, size
+from analysis.fits.resample import Array, Size, counts, ends, generator, means, shortfall, size
 from analysis.fits.saturating import SaturatingFit, fit_saturating
 from analysis.fits.series import Listing, Series, joined, series
 from analysis.scores import Setting
@@ -124,7 +124,7 @@ def accuracy_curve(
         fit=fit_saturating(item.ipcs, mean, weights, resampled, of, confidence),
         saturation=saturation(item.ipcs, mean, resampled, of, epsilon, confidence),
         epsilon=epsilon,
-        reason=joined(_size_sentence(of, over), item.reason),
+        reason=joined(_size_sentence(of, over), shortfall(of, confidence), item.reason),
     )
 
 

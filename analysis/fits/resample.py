@@ -145,6 +145,18 @@ def ends(samples: Array, of: Size, confidence: float) -> tuple[float, float]:
     return low, high
 
 
+def shortfall(of: Size, confidence: float) -> str:
+    """Return a sentence if so few units were resampled that no bootstrap interval reaches its coverage.
+
+    An interval cannot reach past n values, and all n lie on one side of their median with probability 2^(1 - n).
+    """
+    best = 1 - 2.0 ** (1 - of.n)
+    if of.freedom != of.n - 1 or of.n < 2 or best >= confidence:
+        return ""
+    unit = "seeds" if of.within else "noise draws"
+    return f"With {of.n} {unit} a bootstrap interval covers {100 * best:.0f} % at most, not {100 * confidence:g} %."
+
+
 def estimate(value: float, samples: Array, of: Size, confidence: float) -> Estimate:
     """Return a value with the interval of its resamples (see :func:`ends`)."""
     return Estimate(value, *ends(samples, of, confidence))

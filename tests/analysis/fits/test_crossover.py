@@ -41,8 +41,11 @@ def test_crossover_is_where_the_distilled_accuracy_reaches_the_baseline(curve_fr
     # A quarter of the way from 10 to 100 in log IPC; draws that shift both sides alike leave no spread.
     for value in (found.crossover.value, found.crossover.low, found.crossover.high):
         assert value == pytest.approx(10 * 10**0.25)
-    assert (found.crossover.censored, found.crossover.n, found.crossover.reason) == ("none", 3, "")
+    assert (found.crossover.censored, found.crossover.n) == ("none", 3)
     assert found.crossover.is_measured
+    assert found.crossover.reason == "With 3 noise draws a bootstrap interval covers 75 % at most, not 95 %."
+    many = crossovers(curve_frame({0.4: POINTS}, {0.4: 0.55}, shifts=(0.0,) * 6))
+    assert many[0].crossover.reason == ""
 
 
 def test_crossovers_beyond_the_ipcs_are_censored(curve_frame: CurveFrame) -> None:
@@ -96,7 +99,10 @@ def test_one_draw_of_several_seeds_covers_that_draw_only(curve_frame: CurveFrame
     (found,) = crossovers(pd.concat([first, second.assign(cell=second["cell"] + "s")], ignore_index=True))
     assert found.crossover.n == 2
     assert found.crossover.low < found.crossover.value < found.crossover.high
-    assert found.crossover.reason == "One noise draw only: the interval covers distillation on that draw."
+    assert found.crossover.reason == (
+        "One noise draw only: the interval covers distillation on that draw. "
+        "With 2 seeds a bootstrap interval covers 50 % at most, not 95 %."
+    )
 
 
 def test_draws_without_a_baseline_are_left_out(curve_frame: CurveFrame) -> None:
@@ -104,7 +110,7 @@ def test_draws_without_a_baseline_are_left_out(curve_frame: CurveFrame) -> None:
     kept = frame[~((frame["base_method"] == "full") & (frame["noise_seed"] == 2))]
     (found,) = crossovers(kept)
     assert found.crossover.value == pytest.approx(10 * 10**0.25)
-    assert found.crossover.reason == "1 noise draw(s) without a baseline left out."
+    assert found.crossover.reason.endswith("1 noise draw(s) without a baseline left out.")
     (nothing,) = crossovers(kept[(kept["base_method"] == "full") | (kept["noise_seed"] == 2)])
     assert not nothing.crossover.is_known
     assert nothing.crossover.reason == "No noise draw has both a distilled set and a full-data baseline."

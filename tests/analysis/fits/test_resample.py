@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from analysis.fits.resample import Size, counts, ends, generator, means, size
+from analysis.fits.resample import Size, counts, ends, generator, means, shortfall, size
 from analysis.statistics import Replicate
 from ddnl_ray.errors import RequestError
 
@@ -57,6 +57,12 @@ def test_ends_are_order_statistics_with_infinities() -> None:
     assert ends(samples, Size(10, 9, False), 0.95) == (-math.inf, math.inf)
     low, high = ends(samples, Size(10**6, 10**6 - 1, False), 0.5)
     assert (low, high) == (14.0, 65.0)
+
+
+def test_three_values_lie_on_one_side_of_their_median_in_a_quarter_of_cases() -> None:
+    assert shortfall(Size(3, 2, False), 0.95).endswith("covers 75 % at most, not 95 %.")
+    assert shortfall(Size(6, 5, False), 0.95) == shortfall(Size(1, 0, True), 0.95) == ""
+    assert shortfall(Size(6, 3, False), 0.95) == ""  # seeds within held draws
 
 
 def test_without_degrees_of_freedom_there_are_no_ends() -> None:

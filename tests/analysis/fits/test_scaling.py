@@ -129,6 +129,19 @@ def test_an_exact_law_has_no_spread() -> None:
     assert fit_scaling([*FACTORS, 0.1], [*exact, at(60, "right")]).sigma > 0
 
 
+@pytest.mark.parametrize("spread", [0.0, 1e-6])
+def test_censored_points_on_the_line_leave_the_fit_well_conditioned(spread: float) -> None:
+    wave = [spread * (-1) ** i for i in range(8)]
+    values = [7.389 * math.exp(shift) for shift in wave]
+    factors = [0.061, 0.561, 0.041, 0.221, 0.451, 0.531, 0.131, 0.461]
+    sides: list[Censored] = ["right", "none", "right", "left", "none", "left", "none", "none"]
+    found = fit_scaling(factors, [at(value, side) for value, side in zip(values, sides, strict=True)])
+    assert found.b.value == pytest.approx(0, abs=1e-5)
+    assert found.a.value == pytest.approx(7.389, abs=1e-4)
+    assert found.b.low <= found.b.value <= found.b.high
+    assert found.agrees is False
+
+
 def test_too_few_points_are_a_sentence() -> None:
     few = fit_scaling(FACTORS, [at(3), at(4), at(10, "right"), at(10, "right"), at(math.nan)])
     assert not few.exists

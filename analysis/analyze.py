@@ -11,6 +11,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ from analysis.fits.series import by_noise
 from analysis.scores import Setting
 from analysis.theory import Bounds, asymmetric_bounds, effective_modes, kappa, natural_bounds, symmetric_bounds
 from analysis.theory.symbols import Form
+from ddnl_ray.files import read_json
 
 FORMS: tuple[Form, ...] = ("published", "derived")
 C_EFF: dict[Form, str] = {"published": "entropy", "derived": "entropy_complement"}
@@ -60,6 +62,15 @@ class Facts:
             {each["dataset"]: each["train_images"] for each in data},
             {each["dataset"]: each["classes"] for each in data},
             matrices,
+        )
+
+    @classmethod
+    def of(cls, run: Path) -> Facts:
+        """Read the facts of a run folder; files that are not there say nothing."""
+        summary, noise = (run / name for name in ("summary.json", "noise.json"))
+        return cls.read(
+            read_json(summary) if summary.is_file() else {},
+            read_json(noise) if noise.is_file() else [],
         )
 
     def __or__(self, other: Facts) -> Facts:
@@ -149,6 +160,8 @@ def bounds_of(item: SeriesCrossover, facts: Facts, information: Information, for
     n, classes = facts.samples.get(setting.dataset), facts.classes.get(setting.dataset)
     if n is None or classes is None:
         return SeriesBounds(setting, form, UNKNOWN, UNKNOWN, NO_SIZE)
+    if item.rate is not None and item.rate >= 1:
+        return SeriesBounds(setting, form, UNKNOWN, UNKNOWN, "No bound holds where every label is wrong.")
     lower_known = information.i_min is not None and information.i_clean is not None
     ratio = {"i_min": information.i_min or 1.0, "i_clean": information.i_clean or 1.0, "r": information.redundancy}
     matrix = facts.transitions.get((setting.noise, setting.noise_rate, setting.label_set))
@@ -169,7 +182,7 @@ def bounds_of(item: SeriesCrossover, facts: Facts, information: Information, for
 def _rates(setting: Setting, members: Sequence[SeriesCrossover], facts: Facts) -> LawRates:
     """Estimate the rates of one law's crossovers, each without itself."""
     n, classes = facts.samples.get(setting.dataset), facts.classes.get(setting.dataset)
-    known = [(item.rate, item.crossover) for item in members if item.rate is not None]
+    known = [(item.rate, item.crossover) for item in members if item.rate is not None and item.rate < 1]
     if n is None or classes is None or not known:
         return LawRates(setting, None, NO_SIZE)
     return LawRates(setting, leave_one_rate_out([rate for rate, _ in known], [p for _, p in known], n, classes))

@@ -115,6 +115,12 @@ def series_order(series: Series) -> tuple[Any, ...]:
     )
 
 
+def series_setting(key: Setting, series: Series) -> Setting:
+    """Return the setting (without IPC) of one curve of a panel."""
+    noise, rate, label_set = series
+    return replace(key, noise=noise, noise_rate=rate, label_set=label_set, ipc=None)
+
+
 def series_name(series: Series) -> str:
     """Return what the legend calls a series: the rate, the label set, or ``"no noise"``."""
     noise, rate, label_set = series

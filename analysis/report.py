@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import math
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import mode
 from typing import Any
@@ -13,7 +14,8 @@ import jinja2
 import pandas as pd
 
 from analysis import names
-from analysis.figures import DARK, LIGHT, Theme, accuracy_figure, render, save_figures
+from analysis.figures import DARK, LIGHT, Catalogue, Material, accuracy_figure, catalogue, render
+from analysis.figures.catalogue import Draw
 from analysis.findings import (
     RIVALS,
     Comparison,
@@ -83,14 +85,31 @@ def write_report(run: Path, frame: pd.DataFrame, split: str = "test", confidence
     Returns:
         The path of the report.
     """
-    save_figures(frame, run / "figures", split)
+    figures = catalogue(Material.of([(run, frame)]), split, confidence)
+    for entry in figures.entries:
+        entry.save(run / "figures")
     path = run / "report.html"
-    write_atomic(path, render_report(run, frame, split, confidence).encode())
+    write_atomic(path, render_report(run, frame, split, confidence, figures).encode())
     return path
 
 
-def render_report(run: Path, frame: pd.DataFrame, split: str = "test", confidence: float = 0.95) -> str:
-    """Return the report as HTML; everything that comes from data is escaped."""
+def render_report(
+    run: Path,
+    frame: pd.DataFrame,
+    split: str = "test",
+    confidence: float = 0.95,
+    figures: Catalogue | None = None,
+) -> str:
+    """Return the report as HTML; everything that comes from data is escaped.
+
+    Args:
+        run: The run folder.
+        frame: The result table.
+        split: The split that the report is about.
+        confidence: Coverage of the intervals, in (0, 1).
+        figures: Of this run, split and confidence; made here if None.
+    """
+    figures = figures or catalogue(Material.of([(run, frame)]), split, confidence)
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -114,7 +133,9 @@ def render_report(run: Path, frame: pd.DataFrame, split: str = "test", confidenc
         selected_on=select_on(frame),
         facts=_facts(found),
         findings=_findings(frame, split, confidence),
-        figure=_figure(frame, split, confidence),
+        figure=_images(partial(accuracy_figure, figures.data)),
+        files=[entry for entry in figures.entries if entry.draw is not None],
+        theory=_theory(figures),
         table=_table(accuracy_table(frame, split, confidence)),
         previews=grouped(previews(run, frame, split)),
         tuning={"cells": tuned(found), "num_stopped": num_stopped(found)},
@@ -179,22 +200,26 @@ def _findings(frame: pd.DataFrame, split: str, confidence: float) -> dict[str, A
     }
 
 
-def _figure(frame: pd.DataFrame, split: str, confidence: float) -> dict[str, Any]:
-    """Return the figure for wide and narrow, light and dark screens as data URIs."""
-
-    def draw(theme: Theme, columns: int | None = None) -> tuple[str, float]:
-        figure = accuracy_figure(frame, split, confidence=confidence, theme=theme, columns=columns)
-        encoded = base64.b64encode(render(figure, "svg")).decode()
-        return f"data:image/svg+xml;base64,{encoded}", figure.get_figwidth()
-
-    light, inches = draw(LIGHT)
-    return {
-        "width": round(PIXELS_PER_INCH * inches),
+def _images(draw: Draw) -> dict[str, Any]:
+    """Return a figure for wide and narrow, light and dark screens as data URIs, and its width."""
+    light = draw(theme=LIGHT)
+    figures = {
         "wide light": light,
-        "wide dark": draw(DARK)[0],
-        "narrow light": draw(LIGHT, 1)[0],
-        "narrow dark": draw(DARK, 1)[0],
+        "wide dark": draw(theme=DARK),
+        "narrow light": draw(theme=LIGHT, columns=1),
+        "narrow dark": draw(theme=DARK, columns=1),
     }
+    encoded = {kind: base64.b64encode(render(figure, "svg")).decode() for kind, figure in figures.items()}
+    uris = {kind: f"data:image/svg+xml;base64,{text}" for kind, text in encoded.items()}
+    return {"width": round(PIXELS_PER_INCH * light.get_figwidth()), **uris}
+
+
+def _theory(figures: Catalogue) -> dict[str, Any]:
+    """Return the figure of the bounds and what may be said of the scaling law, or why there is nothing."""
+    bounds, law = figures.named("bounds"), figures.named("scaling")
+    if bounds.draw is None:
+        return {"figure": None, "reason": bounds.reason, "sentences": [], "notes": []}
+    return {"figure": _images(bounds.draw), "reason": "", "sentences": law.notes, "notes": bounds.notes}
 
 
 def _table(table: AccuracyTable) -> dict[str, Any]:

@@ -100,6 +100,17 @@ def scores(frame: pd.DataFrame, split: str = "test") -> list[Score]:
     return sorted(found, key=lambda score: score.setting.order)
 
 
+def best_scores(frame: pd.DataFrame, split: str = "test") -> list[Score]:
+    """Return the accuracy of every setting at the epoch that the selection split chose, in the order of tables.
+
+    Where :func:`scores` has the last epoch of a network's training, this has its best; settings without one are left
+    out. Training on all the data is the variant ``none`` here.
+    """
+    rows = headline_rows(frame, split)
+    found = _group(rows[rows["accuracy_best"].notna()], "accuracy_best")
+    return sorted(found, key=lambda score: score.setting.order)
+
+
 def full_data_score(found: Sequence[Score], setting: Setting, variant: str) -> Score | None:
     """Return the score of full-data training under the data, noise and evaluation network of ``setting``.
 

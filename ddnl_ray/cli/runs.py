@@ -188,7 +188,6 @@ def analyze_command(
 
     from analysis.analyze import Facts, Information, analyze, to_json, to_text
     from ddnl_ray.errors import require_known
-    from ddnl_ray.files import read_json
     from ddnl_ray.results import SPLITS, read_run
     from ddnl_ray.sweep.ledger import Ledger
 
@@ -197,9 +196,7 @@ def analyze_command(
     for run in dict.fromkeys(runs):
         Ledger(run).consolidate()
         frames.append(read_run(run))
-        files = [run / name for name in ("summary.json", "noise.json")]
-        summary, noise = (read_json(path) if path.is_file() else None for path in files)
-        facts |= Facts.read(summary or {}, noise or [])
+        facts |= Facts.of(run)
     found = analyze(pd.concat(frames, ignore_index=True), facts, Information(i_min, i_clean, redundancy), split)
     click.echo(json.dumps(to_json(found)) if as_json else to_text(found))
 

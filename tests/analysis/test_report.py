@@ -63,7 +63,8 @@ def test_report_stands_alone(run_folder: Path, sweep: pd.DataFrame) -> None:
     assert all(source.startswith("data:image/") for source in page.sources)
     assert all(link.removeprefix("#") in page.ids for link in page.links if link.startswith("#"))
     files = {link for link in page.links if not link.startswith("#")}
-    assert files == {"figures/accuracy.png", "figures/accuracy.pdf"}
+    drawn = ("accuracy-symmetric", "rates-symmetric", "images", "bounds", "scaling")
+    assert files == {f"figures/{name}.{kind}" for name in drawn for kind in ("svg", "pdf", "png")}
     assert all((run_folder / file).is_file() for file in files)
     assert len(page.ids) == len(set(page.ids))
     assert not {"script", "link", "iframe"} & set(page.tags)
@@ -95,6 +96,9 @@ def test_report_says_everything_the_sweep_shows(run_folder: Path, sweep: pd.Data
         "0.1.0+abc123",
         "cpu (2 cores)",
         "full 9 6 min 0 s 40 s 256.0 MiB",
+        "Theory IPC* is the number of images per class",
+        "digits · symmetric noise · convnet3, datm+tad: A scaling law needs at least 3 measured crossovers",
+        "The run does not say how many training images and classes there are",
     ):
         assert part in text, part
     assert "selected on the test set" not in text.lower()
@@ -120,7 +124,10 @@ def test_selection_on_the_test_set_is_loud(make_frame: MakeFrame, row: MakeRow, 
 @pytest.mark.parametrize(
     ("keep", "sentences"),
     [
-        (lambda frame: frame["base_method"] != "full", ["The sweep has no scored `full` cell"]),
+        (
+            lambda frame: frame["base_method"] != "full",
+            ["The sweep has no scored `full` cell", "under the same noise, so there is no IPC*."],
+        ),
         (lambda frame: frame["base_method"] == "full", ["No distilled set has a score on the test set"]),
         (lambda frame: frame["outcome"] == "ok", ["No trial failed."]),
         (
@@ -128,7 +135,10 @@ def test_selection_on_the_test_set_is_loud(make_frame: MakeFrame, row: MakeRow, 
             ["No selected trial has a score on the test set.", "diverged"],
         ),
         (lambda frame: frame["split"] != "test", ["No selected trial has a score on the test set."]),
-        (lambda frame: frame["base_method"] == "datm0", ["No trial has finished.", "nothing was tuned"]),
+        (
+            lambda frame: frame["base_method"] == "datm0",
+            ["No trial has finished.", "nothing was tuned", "The result table is empty, so there is nothing to fit."],
+        ),
     ],
 )
 def test_what_is_missing_is_a_sentence(

@@ -121,7 +121,7 @@ def _widen(axis: Axes, panel: Panel, marks: Sequence[Mark]) -> None:
     """Make room for the bounds and for arrows, and put decades beyond the IPCs that were run on the axis."""
     ipcs = sorted({ipc for curve in panel.curves.values() for ipc, _ in curve.points + curve.random})
     ends = [end for mark in marks for end in mark.ends]
-    low, high = min([ipcs[0] / 2, *(end / 1.5 for end in ends)]), max([2 * ipcs[-1], *(1.5 * end for end in ends)])
+    low, high = min([ipcs[0] / 2.4, *(end / 1.5 for end in ends)]), max([2.4 * ipcs[-1], *(1.5 * end for end in ends)])
     decades = range(math.ceil(math.log10(low)), math.floor(math.log10(high)) + 1)
     beyond = [10.0**power for power in decades if 10.0**power < ipcs[0] / 2 or 10.0**power > 2 * ipcs[-1]]
     ticks = sorted([*map(float, ipcs), *beyond])
@@ -174,8 +174,8 @@ def _kinds(marks: Sequence[Mark], theme: Theme) -> list[Artist]:
     kinds: list[tuple[str, bool, dict[str, Any]]] = [
         ("full data, last epoch", True, FULL),
         ("IPC*, with interval", "none" in censored, {**STAR, **edge}),
-        ("IPC* below the IPCs run", "left" in censored, {**STAR, **edge, "marker": "<"}),
-        ("IPC* above the IPCs run", "right" in censored, {**STAR, **edge, "marker": ">"}),
+        ("IPC* below those run", "left" in censored, {**STAR, **edge, "marker": "<"}),
+        ("IPC* above those run", "right" in censored, {**STAR, **edge, "marker": ">"}),
         ("bounds, as printed", "published" in drawn, BAND),
         ("bounds, as derived", "derived" in drawn, {**CAP, "marker": "$[\\;]$", "markersize": 15}),
     ]

@@ -37,7 +37,7 @@ ARROW = 1.7
 """Length of the arrow of a censored crossover, as a factor."""
 HEADS: dict[str, Any] = {"left": CARETDOWNBASE, "right": CARETUPBASE}
 NOTE_INCHES = 0.35
-NOTE_WIDTH = 52
+NOTE_WIDTH = 48
 """Characters per line of the note below a panel."""
 
 
@@ -170,7 +170,7 @@ def _kinds(panels: Sequence[LawPanel], theme: Theme) -> list[Artist]:
     kinds: list[tuple[str, bool, dict[str, Any]]] = [
         ("fitted law", any(panel.law.fit.exists for panel in panels), {**FITTED, "color": theme.text}),
         ("slope 1, as predicted", "none" in censored, {**SLOPE_ONE, "color": theme.muted}),
-        ("IPC* below the IPCs run", "left" in censored, {**hollow, "marker": r"$\circ\!\downarrow$"}),
-        ("IPC* above the IPCs run", "right" in censored, {**hollow, "marker": r"$\circ\!\uparrow$"}),
+        ("IPC* below those run", "left" in censored, {**hollow, "marker": r"$\circ\!\downarrow$"}),
+        ("IPC* above those run", "right" in censored, {**hollow, "marker": r"$\circ\!\uparrow$"}),
     ]
     return [Line2D([], [], label=name, **look) for name, is_drawn, look in kinds if is_drawn]

@@ -188,11 +188,12 @@ def legend(figure: Figure, handles: Sequence[Artist], place: Literal["upper", "l
     """Put a legend above (``upper``) or below (``lower``) the panels; none without handles."""
     if not handles:
         return
-    per_row = max(1, int(figure.get_figwidth() / 1.7))
+    column = 0.47 + 0.052 * max(len(str(handle.get_label())) for handle in handles)  # inches of a column of 8 pt
+    per_row = max(1, int(figure.get_figwidth() / column))
     figure.legend(
         handles=list(handles),
         loc="outside upper left" if place == "upper" else "outside lower left",
-        ncols=min(len(handles), round(1.5 * per_row) if place == "upper" else per_row),
+        ncols=min(len(handles), per_row),
         labelcolor=theme.text if place == "upper" else theme.muted,
         frameon=False,
         fontsize=8,

@@ -68,8 +68,8 @@ def test_crossovers_lie_on_the_full_data_line_with_both_forms_of_the_bounds(law_
 def test_censored_crossovers_are_arrows_beyond_what_was_run(law_run: LawRun) -> None:
     below, above = overlay(law_run("below", 0.3)), overlay(law_run("above", 35.0))
     assert {x for x, _ in marked(below.axes[0], "<")} == {1 / 1.6}
-    assert "IPC* below the IPCs run" in legend_texts(below)
-    assert "IPC* above the IPCs run" not in legend_texts(below)
+    assert "IPC* below those run" in legend_texts(below)
+    assert "IPC* above those run" not in legend_texts(below)
     assert [x for x, _ in marked(above.axes[0], ">")] == pytest.approx([80, 80])  # at 40 and 60 %
     assert len(marked(above.axes[0], "D")) == 2
     for figure in (below, above):
@@ -134,7 +134,7 @@ def test_a_law_without_a_fit_shows_arrows_and_says_why(law_run: LawRun) -> None:
     figure = law(law_run("above", 35.0))
     (axis,) = figure.axes
     assert "at least 3" in " ".join(axis.get_xlabel().split())
-    assert legend_texts(figure)[4:] == ["slope 1, as predicted", "IPC* above the IPCs run"]
+    assert legend_texts(figure)[4:] == ["slope 1, as predicted", "IPC* above those run"]
     hollow = [line for line in axis.lines if to_rgba(line.get_markerfacecolor()) == to_rgba(LIGHT.paper)]
     assert [list(line.get_ydata()) for line in hollow] == [[50], [50]]
 

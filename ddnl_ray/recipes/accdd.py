@@ -19,6 +19,6 @@ def accdd(dataset: str, ipc: int, noise: NoiseConfig) -> Recipe:
     params: dict[str, Any] = {"iterations": 50_000, "inner_loop": 100}
     if digits:
         params = {"iterations": 200, "inner_loop": 20, "batch_real": 32, "n_data": 128, "match_augment": None}
-        params |= {"train_augment": None, "cutmix": 0.0, "lr_img": 1.0, "factor": 1}
+        params |= {"train_augment": None, "cutmix": 0.0, "lr_img": 3.0, "factor": 1}
     experts = idc_experts(dataset, epochs=2, schedule_epochs=3, augment="diffaug:flip_color_crop_scale_rotate")
     return idc_recipe(dataset, params, experts, SOURCE, eval_epochs=1000)

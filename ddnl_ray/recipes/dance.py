@@ -15,7 +15,7 @@ def dance(dataset: str, ipc: int, noise: NoiseConfig) -> Recipe:
     digits = is_digits(dataset)
     params: dict[str, Any] = {"iterations": 10_000, "lr_img": 0.1, "batch_real": 128, "batch_syn_max": 200}
     if digits:
-        params = {"iterations": 200, "lr_img": 0.1, "batch_real": 64, "match_augment": None, "factor": 1}
+        params = {"iterations": 200, "lr_img": 0.5, "batch_real": 64, "match_augment": None, "factor": 1}
     epochs = 20 if digits else 60
     experts = idc_experts(dataset, epochs=epochs, schedule_epochs=epochs, augment="diffaug:color_crop")
     return idc_recipe(dataset, params, experts, SOURCE, eval_epochs=1500)

@@ -32,7 +32,7 @@ class Said:
 
 
 Command = Callable[..., Said]
-QUICK = ("--epochs", 2, "--folds", 2)
+QUICK = ("--epochs", 8, "--folds", 2)
 SMALL = ("digits", "--subset", 200, *QUICK)
 
 
@@ -93,7 +93,7 @@ def test_a_subset_of_digits_end_to_end(noise_rate: Command, tmp_path: Path) -> N
     assert said.json["n"] == 200
     assert said.json["classes"] == [str(digit) for digit in range(10)]
     assert [item["estimator"] for item in said.json["estimates"]] == ["confident", "lossmix", "knn", "knn_vote"]
-    assert said.err.splitlines()[0].startswith("fold 1 of 2, epoch 2 of 2: ")
+    assert said.err.splitlines()[0].startswith("fold 1 of 2, epoch 8 of 8: ")
     out = tmp_path / "noise-rate"
     assert sorted(path.name for path in out.iterdir()) == [
         "labels-suggested.csv",

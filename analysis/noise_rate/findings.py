@@ -38,6 +38,8 @@ ASSUMED_GAP = (
 )
 CLEAN_BELOW = 0.03
 """Median estimate up to which labels are taken as clean enough to go on with."""
+WEAK_BELOW = 0.2
+"""Skill of the networks, 0 for the most frequent class and 1 for every label, below which nothing is said."""
 SHOWN = 10
 NO_NOISE = "[{kind: none}]"
 """Of a sweep file: take the labels as they are."""
@@ -113,6 +115,17 @@ class Findings:
         return None if labels.clean is None else float(np.mean(labels.observed != labels.clean))
 
     @property
+    def agreement(self) -> float:
+        """The share of observed labels that are the most probable class by networks that had not seen them."""
+        return float(np.mean(self.evidence.probabilities.argmax(axis=1) == self.labels.observed))
+
+    @property
+    def is_weak(self) -> bool:
+        """Whether the networks predict the labels little better than the most frequent class does."""
+        guess = float(np.bincount(self.labels.observed).max()) / len(self.labels.observed)
+        return self.agreement - guess < WEAK_BELOW * (1 - guess)
+
+    @property
     def is_concentrated(self) -> bool:
         """Whether the confusions gather on few pairs of classes, as with asymmetric noise.
 
@@ -160,6 +173,12 @@ def find(
 
 def headline(found: Findings) -> str:
     """Return the outcome in a sentence or two."""
+    if found.is_weak:
+        return (
+            f"No estimate can be trusted: networks predict only {percent(found.agreement)} % of the "
+            f"{len(found.labels.observed)} labels that they have not seen. Either they are too weak, or most labels "
+            "are wrong, and nothing here tells these apart."
+        )
     rates = [estimate.rate for estimate in found.measured]
     low, high = percent(min(rates)), percent(max(rates))
     between = f"{low} %" if low == high else f"{low} % to {high} %"
@@ -172,6 +191,9 @@ def headline(found: Findings) -> str:
 
 def advice(found: Findings) -> list[tuple[str, str]]:
     """Return what to do next: sentences, each with a command line."""
+    if found.is_weak:
+        command = f"ddnl noise-rate {shlex.quote(found.labels.settings['data.name'])} --epochs 100 --features simclr"
+        return [("Audit again, with longer training or more images, before anything else.", command)]
     middle = float(np.median([estimate.rate for estimate in found.measured]))
     settings = dict(found.labels.settings)
     if middle <= CLEAN_BELOW:
@@ -187,7 +209,8 @@ def advice(found: Findings) -> list[tuple[str, str]]:
         methods = "[full, datm, datm+tad]"
     else:
         lead = (
-            "The wrong labels spread over the classes, which distillation averages out: distil, beside full training."
+            "The wrong labels spread over the classes, which distillation tends to average out: distil, beside "
+            "training on all of them."
         )
         methods = "[full, datm, datm+tad]"
     steps = [(lead, _sweep("given-labels", settings, methods))]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable
 
@@ -60,6 +61,18 @@ def test_the_corollary_stands_apart(make: Make) -> None:
     lines = [line for line in to_text(found).splitlines() if "Corollary IV, derived" in line]
     assert ["vacuous" in line for line in lines] == [True]
     assert [item["vacuous"] for item in to_json(found)["estimates"]][-1] is True
+
+
+def test_networks_that_predict_nothing_are_not_trusted(make: Make) -> None:
+    found = make(SPREAD)
+    assert found.agreement == pytest.approx(52 / 60)
+    assert not found.is_weak
+    guesses = dataclasses.replace(found.evidence, probabilities=np.tile([0.5, 0.3, 0.2], (60, 1)))
+    weak = dataclasses.replace(found, evidence=guesses)
+    assert weak.is_weak
+    assert headline(weak).startswith("No estimate can be trusted: networks predict only 3")
+    ((_, command),) = advice(weak)
+    assert command == "ddnl noise-rate folder:x --epochs 100 --features simclr"
 
 
 def test_unknown_truth_is_not_made_up(make: Make) -> None:

@@ -12,4 +12,5 @@ are not comparable, and ``compare`` and ``compare_tables`` set runs beside a pap
 
 ``theory`` (bounds on IPC, effective modes, noise-rate intervals, estimators of information) stands apart: functions of
 numbers and arrays, which read nothing. ``fits`` sets the theory against the results of sweeps.
+``noise_rate`` judges labels whose truth nobody knows, from held-out predictions.
 """

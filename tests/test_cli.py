@@ -41,6 +41,10 @@ OPTIONS = {
     "report": "",
     "analyze": "--split --i-min --i-clean --redundancy --json",
     "compare": "--paper --all --md --latex --json",
+    "noise-rate": (
+        "--labels --root --size --subset --out --json --epochs --folds --features --seed --device --alpha --ipc "
+        "--corrupt"
+    ),
     "experts ls": "--store --json",
     "experts build": "--profile --set --store --device --rebuild",
     "experts export": "--all --out --store --json",

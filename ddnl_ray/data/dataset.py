@@ -28,6 +28,7 @@ class Dataset:
         clean_labels: int64 [N], the truth for the training images where it is known, else None.
         licence: What the owner of the images allows.
         source: Where the images were read, for a person.
+        train_files: Where each training image was read [N], below ``source``; None where a source has no files.
 
     Raises:
         DataError: A shape, type or label does not fit; the message names the first offender.
@@ -43,6 +44,7 @@ class Dataset:
     clean_labels: Tensor | None
     licence: str
     source: str
+    train_files: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         """Check every attribute."""

@@ -54,6 +54,7 @@ def load_folder(path: Path, size: int | None = None) -> Dataset:
         clean_labels=None,
         licence="unknown: the owner of the images decides",
         source=str(path),
+        train_files=tuple(str(Path(items[row].name).relative_to(path)) for row in rows.tolist()),
     )
 
 

@@ -74,6 +74,7 @@ def load_parquet(path: Path, size: int | None = None) -> Dataset:
         clean_labels=None,
         licence="unknown: the owner of the images decides",
         source=str(path),
+        train_files=tuple(Path(train.images[row].name).name for row in rows.tolist()),
     )
 
 

@@ -40,6 +40,7 @@ def test_train_and_test_folders(tmp_path: Path, plant: Plant, test_folder: str) 
     assert dataset.test_images[:, 0, 0, 0].tolist() == [0, 10]
     assert dataset.test_labels.tolist() == [0, 1]
     assert dataset.clean_labels is None
+    assert dataset.train_files == tuple(f"train/{name}/{number}.png" for name in ("ant", "bee") for number in range(3))
 
 
 def test_class_folders_alone_hold_out_a_fixed_fifth(tmp_path: Path, plant: Plant) -> None:
@@ -50,6 +51,9 @@ def test_class_folders_alone_hold_out_a_fixed_fifth(tmp_path: Path, plant: Plant
     values = [*first.train_images[:, 0, 0, 0].tolist(), *first.test_images[:, 0, 0, 0].tolist()]
     assert sorted(values) == list(range(20))
     assert (first.train_images[:, 0, 0, 0] // 10 == first.train_labels).all()
+    assert first.train_files is not None
+    found = [10 * (name[:3] == "bee") + int(name[4]) for name in first.train_files]
+    assert first.train_images[:, 0, 0, 0].tolist() == found
 
 
 def test_sizes(tmp_path: Path, plant: Plant) -> None:

@@ -27,6 +27,9 @@ def test_one_file_holds_out_a_fixed_fifth(tmp_path: Path, pixels: Make, write_pa
     found = {image.numpy().tobytes() for image in (*dataset.train_images, *dataset.test_images)}
     assert found == {image.transpose(2, 0, 1).tobytes() for image in images}
     assert dataset.fingerprint == load(f"parquet:{path}").fingerprint
+    assert dataset.train_files is not None
+    rows = [int(name.removeprefix("mine.parquet row ")) for name in dataset.train_files]
+    np.testing.assert_array_equal(dataset.train_images.numpy(), images[rows].transpose(0, 3, 1, 2))
 
 
 @pytest.mark.parametrize("test_name", ["test.parquet", "val.parquet", "validation-00000-of-00001.parquet"])

@@ -1,0 +1,26 @@
+"""What is wrong with the labels of a data set whose truth nobody knows: how many, which, and what to do next.
+
+``confident`` and ``estimators`` are functions of arrays, ``findings`` gathers what they say and puts it into words and
+JSON, ``page`` renders it. The networks behind the arrays are trained elsewhere (:mod:`ddnl_ray.audit`).
+"""
+
+from analysis.noise_rate.confident import Confusion, Suspect
+from analysis.noise_rate.estimators import RateEstimate, corollary
+from analysis.noise_rate.findings import Evidence, Findings, Labels, find, suggested_labels, to_json, to_text
+from analysis.noise_rate.page import SHEET, render_page
+
+__all__ = [
+    "SHEET",
+    "Confusion",
+    "Evidence",
+    "Findings",
+    "Labels",
+    "RateEstimate",
+    "Suspect",
+    "corollary",
+    "find",
+    "render_page",
+    "suggested_labels",
+    "to_json",
+    "to_text",
+]

@@ -115,6 +115,7 @@ def test_the_end_of_a_sweep(ledger: Ledger, small: Plan, publish: Callable[..., 
     }
     assert [(result.trial, result.message) for result in bad] == [(failed, "the loss rose")]
     written = {**summary, "cells": {random: 1, datm: 3}, "state": "finished", "select_on": "val_noisy"}
+    written["data"] = [{"dataset": "digits", "train_images": 360, "classes": 10}]
     assert read_json(ledger.run / "summary.json") == written
     assert read_status(ledger.run)["state"] == "finished"
 

@@ -13,7 +13,7 @@ from ddnl_ray.distill import Choice
 from ddnl_ray.robust.golden import Golden
 from ddnl_ray.robust.preparation import Preparation
 from ddnl_ray.robust.rdc_experts import GoldenSets
-from ddnl_ray.robust.rounds import quality
+from ddnl_ray.robust.rounds import quality, share_of
 from ddnl_ray.robust.stages import Curated, Reliable
 
 
@@ -117,12 +117,8 @@ def describe_choice(choice: Choice, clean: Tensor, observed: Tensor) -> dict[str
     right, true = labels == clean, observed == clean
     return {
         "members": int(member.sum()),
-        "precision": _share(right[member]),
-        "recall": _share((member & right)[true]),
+        "precision": share_of(right[member]),
+        "recall": share_of((member & right)[true]),
         "relabelled": int(relabelled.sum()),
-        "relabelled_accuracy": _share(right[relabelled]),
+        "relabelled_accuracy": share_of(right[relabelled]),
     }
-
-
-def _share(flags: Tensor) -> float | None:
-    return float(flags.double().mean()) if len(flags) else None

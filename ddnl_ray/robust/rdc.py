@@ -26,7 +26,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ddnl_ray.distill.base import Choice, Problem
-from ddnl_ray.distill.classwise import View
+from ddnl_ray.distill.classwise import View, observed_pools
 from ddnl_ray.distill.networks import Slope, slope
 from ddnl_ray.models.parts import outputs_of
 from ddnl_ray.robust.contrast import (
@@ -130,10 +130,10 @@ def judged(problem: Problem, theta: Tensor) -> tuple[Tensor, Tensor]:
     return logits, F.cross_entropy(logits, problem.labels, reduction="none").double()
 
 
-def real_pools(golden: Golden | None, problem: Problem, config: RdcConfig) -> list[Tensor] | None:
-    """Return the rows of the real images that are matched, by class; None: the observed ones."""
+def real_pools(golden: Golden | None, problem: Problem, config: RdcConfig) -> list[Tensor]:
+    """Return the rows of the real images that are matched, by observed or by golden class."""
     if golden is None or config.cond_real == "noisy":
-        return None
+        return observed_pools(problem)
     return pools(golden, problem.labels, problem.num_classes, config.minimum_golden)
 
 

@@ -14,7 +14,7 @@ Differs from the original (beside those modules):
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -22,7 +22,6 @@ from torch import Tensor
 
 from ddnl_ray.distill.accdd import Accdd, AccddConfig, AccddState
 from ddnl_ray.distill.base import Choice, Problem
-from ddnl_ray.distill.classwise import observed_pools
 from ddnl_ray.robust.golden import Golden
 from ddnl_ray.robust.rdc import Mined, contrast_gradient, lesson, real_pools, with_mined
 from ddnl_ray.robust.rdc_config import RdcConfig
@@ -39,8 +38,7 @@ class RdcAccddConfig(AccddConfig):
     def __post_init__(self) -> None:
         """Check the ranges."""
         super().__post_init__()
-        if isinstance(self.rdc, Mapping):
-            object.__setattr__(self, "rdc", RdcConfig(**self.rdc))
+        object.__setattr__(self, "rdc", RdcConfig.of(self.rdc))
 
 
 @dataclass(frozen=True)
@@ -80,12 +78,12 @@ class RdcAccdd(Accdd):
 
     def _pools(self, state: RdcAccddState, problem: Problem) -> Sequence[Tensor]:
         """Return the rows of observed or of golden classes."""
-        return real_pools(self._golden(state), problem, self.config.rdc) or observed_pools(problem)
+        return real_pools(self._golden(state), problem, self.config.rdc)
 
     def _extra(self, state: RdcAccddState, problem: Problem, seed: SeedTree) -> tuple[Tensor, Tensor] | None:
         """Return the contrast."""
         rdc, golden = self.config.rdc, self._golden(state)
-        if golden is None or rdc.gmc == "none" or not rdc.gmc_weight:
+        if golden is None or not rdc.contrasts:
             return None
         return contrast_gradient(state.images, problem, state.theta, self._view(problem), golden, rdc, seed)
 

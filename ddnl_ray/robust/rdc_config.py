@@ -6,7 +6,9 @@ The defaults are those for CIFAR-10 in the reading of the text; where the author
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, cast
 
 from ddnl_ray.errors import RequestError, require_known
 
@@ -99,6 +101,16 @@ class RdcConfig:
                 f"ssl released blends images in pairs, but labelled_batch is {self.labelled_batch} and "
                 f"unlabelled_batch {self.unlabelled_batch}; make them equal"
             )
+
+    @classmethod
+    def of(cls, value: RdcConfig | Mapping[str, Any]) -> RdcConfig:
+        """Return the settings, which may come as the mapping that JSON makes of them."""
+        return value if isinstance(value, cls) else cls(**cast("Mapping[str, Any]", value))
+
+    @property
+    def contrasts(self) -> bool:
+        """Whether there is a contrast on the images."""
+        return self.gmc != "none" and self.gmc_weight > 0
 
     def lr_factor(self, epoch: int, num_epochs: int) -> float:
         """Return what the network's learning rate is multiplied by in an epoch (counted from 0)."""

@@ -10,14 +10,13 @@ Differs from the original (beside those modules):
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
 from torch import Tensor
 
 from ddnl_ray.distill.base import Choice, Problem
-from ddnl_ray.distill.classwise import observed_pools
 from ddnl_ray.distill.idm import Idm, IdmConfig, IdmState
 from ddnl_ray.robust.golden import Golden
 from ddnl_ray.robust.rdc import Mined, contrast_gradient, lesson, real_pools, with_mined
@@ -37,8 +36,7 @@ class RdcIdmConfig(IdmConfig):
     def __post_init__(self) -> None:
         """Check the ranges, and set what one network means."""
         super().__post_init__()
-        if isinstance(self.rdc, Mapping):
-            object.__setattr__(self, "rdc", RdcConfig(**self.rdc))
+        object.__setattr__(self, "rdc", RdcConfig.of(self.rdc))
         for name, value in (_ONE_NETWORK | {"meter_reset_interval": 0}).items():
             object.__setattr__(self, name, value)
 
@@ -75,9 +73,9 @@ class RdcIdm(Idm):
     def _gradient(self, state: RdcIdmState, index: int, problem: Problem, seed: SeedTree) -> tuple[Tensor, Tensor]:
         """Return IDM's objective and the contrast, and their gradient."""
         config, golden = self.config.rdc, self._golden(state)
-        rows = real_pools(golden, problem, config) or observed_pools(problem)
+        rows = real_pools(golden, problem, config)
         loss, gradient = self._matching(state, index, problem, rows, seed)
-        if golden is None or config.gmc == "none" or not config.gmc_weight:
+        if golden is None or not config.contrasts:
             return loss, gradient
         more, turn = contrast_gradient(
             state.images, problem, state.networks[index], self._view, golden, config, seed.child("contrast")

@@ -56,4 +56,4 @@ class GoldenTerm:
 
 def golden_term(config: RdcConfig, golden: Sequence[Golden]) -> GoldenTerm | None:
     """Return the term of some settings; None: they have no contrast."""
-    return None if config.gmc == "none" or not config.gmc_weight else GoldenTerm(config, golden)
+    return GoldenTerm(config, golden) if config.contrasts else None

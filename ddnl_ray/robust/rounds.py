@@ -113,18 +113,18 @@ def quality(curation: Curation, clean: Tensor) -> list[dict[str, Any]]:
             {
                 "round": number,
                 "trusted": int(each.trusted.sum()),
-                "precision": _share(true[each.trusted]),
-                "recall": _share(each.trusted[true]),
+                "precision": share_of(true[each.trusted]),
+                "recall": share_of(each.trusted[true]),
                 "accepted": int(each.accepted.sum()),
-                "accepted_accuracy": _share(right[each.accepted]),
+                "accepted_accuracy": share_of(right[each.accepted]),
                 "rows": int(kept.sum()),
-                "label_accuracy": _share(right[kept]),
+                "label_accuracy": share_of(right[kept]),
                 "histogram": histogram.tolist(),
             }
         )
     return found
 
 
-def _share(values: Tensor) -> float | None:
+def share_of(values: Tensor) -> float | None:
     """Return the share of true values, None of none."""
     return float(values.double().mean()) if len(values) else None

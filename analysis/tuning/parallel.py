@@ -132,7 +132,7 @@ def _value(search: Search, trial: Searched) -> float:
 
 
 def _score_text(search: Search, value: float) -> str:
-    return percent(round(value, 4), signed=search.is_pooled)
+    return percent(value, signed=search.is_pooled and abs(value) >= 0.0005)
 
 
 def _padded(low: float, high: float) -> tuple[float, float]:

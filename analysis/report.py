@@ -26,10 +26,13 @@ from analysis.findings import (
     nothing_to_compare,
     summaries,
 )
-from analysis.previews import grouped, previews
+from analysis.labels import left_out
+from analysis.previews import grouped, previews, with_labels
 from analysis.scores import Setting, select_on
+from analysis.sections import rates_section, spread_section, tuning_section
 from analysis.tables import AccuracyTable, SettingRow, accuracy_table, accuracy_text, empty_sentence
-from analysis.trials import Cell, cells, costs, failures, num_stopped, tuned
+from analysis.trials import Cell, cells, costs, failures
+from analysis.tuning import value_text
 from ddnl_ray.files import write_atomic
 
 SHORT_FINDINGS = 120
@@ -37,6 +40,9 @@ SHORT_FINDINGS = 120
 
 PIXELS_PER_INCH = 120
 """Size of the figure on a wide screen; it shrinks to fit."""
+
+CONDITIONS = {"data": "Data set", "noise": "Noise", "networks": "Network"}
+"""Columns of the accuracy table that its groups stand for; those with one value only are left out."""
 
 SIGNS = {
     Verdict.HIGHER: "▲",
@@ -122,7 +128,9 @@ def render_report(
         "duration": names.duration,
         "split_name": names.split_name,
         "accuracy_text": accuracy_text,
+        "condition": condition,
         "place": place,
+        "value_text": value_text,
     }
     environment.globals |= {"counted": names.counted, "signs": SIGNS}
     found = cells(frame)
@@ -136,9 +144,11 @@ def render_report(
         figure=_images(partial(accuracy_figure, figures.data)),
         files=[entry for entry in figures.entries if entry.draw is not None],
         theory=_theory(figures),
+        rates=rates_section(figures.analysis),
         table=_table(accuracy_table(frame, split, confidence)),
-        previews=grouped(previews(run, frame, split)),
-        tuning={"cells": tuned(found), "num_stopped": num_stopped(found)},
+        spread=spread_section(frame, split),
+        images=_pictures(run, frame, split),
+        tuning=tuning_section(run, frame, found, split),
         failures=failures(found),
         costs=costs(found),
         provenance=_provenance(frame),
@@ -172,8 +182,13 @@ def place(row: SettingRow) -> str:
     return f"--mean: {100 * row.mean:.1f}%; --low: {100 * low:.1f}%; --high: {100 * high:.1f}%"
 
 
+def condition(setting: Setting, key: str) -> str:
+    """Return what a row has in one of :data:`CONDITIONS`."""
+    return {"data": setting.dataset, "noise": setting.noise_label, "networks": setting.networks}[key]
+
+
 def _conditions(setting: Setting) -> str:
-    parts = (setting.dataset, setting.noise_label, setting.networks)
+    parts = (condition(setting, key) for key in CONDITIONS)
     return " · ".join(part for part in parts if part)
 
 
@@ -222,9 +237,21 @@ def _theory(figures: Catalogue) -> dict[str, Any]:
     return {"figure": _images(bounds.draw), "reason": "", "sentences": law.notes, "notes": bounds.notes}
 
 
+def _pictures(run: Path, frame: pd.DataFrame, split: str) -> dict[str, Any]:
+    found = with_labels(run, previews(run, frame, split))
+    return {
+        "groups": grouped(found),
+        "has_labels": any(preview.labels for preview in found),
+        "left_out": left_out(sum(preview.has_more_labels for preview in found)),
+    }
+
+
 def _table(table: AccuracyTable) -> dict[str, Any]:
     return {
         "groups": table_groups(table),
+        "conditions": {
+            key: title for key, title in CONDITIONS.items() if len({condition(row, key) for row in table}) > 1
+        },
         "caption": table.caption,
         "is_loud": table.selected_on == "test",
         "footnotes": table.footnotes,

@@ -39,6 +39,7 @@ OPTIONS = {
     "status": "--json",
     "table": "--split --md --latex --json",
     "report": "",
+    "dashboard": "--port",
     "analyze": "--split --i-min --i-clean --redundancy --json",
     "compare": "--paper --all --md --latex --json",
     "noise-rate": (

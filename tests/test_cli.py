@@ -40,11 +40,11 @@ OPTIONS = {
     "table": "--split --md --latex --json",
     "report": "",
     "dashboard": "--port",
-    "analyze": "--split --i-min --i-clean --redundancy --json",
+    "analyze": "--split --measure --measure-epochs --measure-samples --i-min --i-clean --redundancy --device --json",
     "compare": "--paper --all --md --latex --json",
     "noise-rate": (
-        "--labels --root --size --subset --out --json --epochs --folds --features --seed --device --alpha --ipc "
-        "--corrupt"
+        "--labels --root --size --subset --out --json --epochs --folds --features --seed --device --alpha "
+        "--calibrated-on --ipc --corrupt"
     ),
     "experts ls": "--store --json",
     "experts build": "--profile --set --store --device --rebuild",

@@ -10,7 +10,8 @@ from typing import Protocol
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis.analyze import Analysis, Facts, Information, analyze
+from analysis.analyze import Analysis, Information, analyze
+from analysis.facts import Facts
 from analysis.figures.accuracy import AccuracyData, accuracy_data, accuracy_figure, nothing
 from analysis.figures.bounds import NO_CROSSOVER, bounds_figure, marked_panels
 from analysis.figures.images import NO_IMAGES, image_blocks, images_figure
@@ -53,8 +54,8 @@ class Material:
             runs: At least one.
         """
         facts = Facts()
-        for run, _ in runs:
-            facts |= Facts.of(run)
+        for run, frame in runs:
+            facts |= Facts.of(run, frame)
         frames = [frame for _, frame in runs]
         return cls(frames[0] if len(frames) == 1 else pd.concat(frames, ignore_index=True), tuple(runs), facts)
 

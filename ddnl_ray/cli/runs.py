@@ -167,37 +167,54 @@ def report_command(run: Path) -> None:
 @click.command("analyze")
 @click.argument("runs", nargs=-1, required=True, metavar="RUN...", type=click.Path(path_type=Path))
 @click.option("--split", default="test", show_default=True, help="test, val_noisy or val_clean.")
-@click.option("--i-min", type=float, help="Information that a class needs, nats: for the lower bounds.")
-@click.option("--i-clean", type=float, help="Information of one clean sample, nats: for the lower bounds.")
-@click.option("--redundancy", type=float, default=1.0, show_default=True, help="r of the theory, in (0, 1].")
+@click.option("--measure", is_flag=True, help="First apply the nine estimators to each run: trains small networks.")
+@click.option("--measure-epochs", type=int, default=30, show_default=True, help="Epochs of the reference network.")
+@click.option("--measure-samples", type=int, default=2000, show_default=True, help="Held-out samples, at most.")
+@click.option("--i-min", type=float, help="Information that a class needs, nats; default: as measured.")
+@click.option("--i-clean", type=float, help="Information of one clean sample, nats; default: as measured.")
+@click.option("--redundancy", type=float, help="r of the theory, in (0, 1]; default: as measured, else 1.")
+@device_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def analyze_command(
     runs: tuple[Path, ...],
     split: str,
+    measure: bool,
+    measure_epochs: int,
+    measure_samples: int,
     i_min: float | None,
     i_clean: float | None,
-    redundancy: float,
+    redundancy: float | None,
+    device: str,
     as_json: bool,
 ) -> None:
     """Set runs against the theory: crossovers, the scaling law, bounds and their coverage, noise rates.
 
+    With --measure, information.json in each run folder keeps what the nine estimators found, for this command, the
+    report and the figures; what is there already is not made again.
+
     \b
-    Example:  ddnl analyze runs/denoise-symmetric
+    Example:  ddnl analyze runs/denoise-symmetric --measure
     """
     import pandas as pd
 
-    from analysis.analyze import Facts, Information, analyze, to_json, to_text
+    from analysis.analyze import Information, analyze
+    from analysis.analyze_output import to_json, to_text
+    from analysis.facts import Facts
+    from ddnl_ray.cli.measuring import MeasureRequest, measure_run
     from ddnl_ray.errors import require_known
     from ddnl_ray.results import SPLITS, read_run
     from ddnl_ray.sweep.ledger import Ledger
 
     require_known("split", split, SPLITS)
+    information = Information(i_min, i_clean, redundancy)
     frames, facts = [], Facts()
     for run in dict.fromkeys(runs):
         Ledger(run).consolidate()
         frames.append(read_run(run))
-        facts |= Facts.of(run)
-    found = analyze(pd.concat(frames, ignore_index=True), facts, Information(i_min, i_clean, redundancy), split)
+        if measure:
+            measure_run(run, frames[-1], MeasureRequest(epochs=measure_epochs, samples=measure_samples, device=device))
+        facts |= Facts.of(run, frames[-1])
+    found = analyze(pd.concat(frames, ignore_index=True), facts, information, split)
     click.echo(json.dumps(to_json(found)) if as_json else to_text(found))
 
 

@@ -249,11 +249,13 @@ _Title = Callable[[str], str]
 _STYLE = (
     ".ddnl-table{margin:1em 0;font:14px/1.4 system-ui,sans-serif}"
     ".ddnl-table .scroll{overflow-x:auto}"
-    ".ddnl-table table{border-collapse:collapse;border-bottom:2px solid;font-variant-numeric:tabular-nums}"
+    ".ddnl-table table{border-collapse:collapse;border-bottom:2px solid;font:inherit;min-width:min(100%,46em);"
+    "font-variant-numeric:tabular-nums}"
     ".ddnl-table caption,.ddnl-table p{text-align:left;max-width:60em;margin:.5em 0}"
     ".ddnl-table thead{border-top:2px solid;border-bottom:1px solid}"
     ".ddnl-table tbody{border-bottom:1px solid}"
-    ".ddnl-table th,.ddnl-table td{padding:.15em .6em;text-align:left;font-weight:normal;white-space:nowrap}"
+    ".ddnl-table th,.ddnl-table td{padding:.15em .6em;font-weight:normal;white-space:nowrap}"
+    ".ddnl-table th,.ddnl-table td{text-align:left;vertical-align:bottom}"
     ".ddnl-table thead th,.ddnl-table .block th{font-weight:600}"
     '.ddnl-table th[scope="colgroup"]{text-align:center;border-bottom:1px solid}'
     ".ddnl-table .number{text-align:right}"

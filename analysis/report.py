@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -26,8 +27,10 @@ from analysis.findings import (
     nothing_to_compare,
     summaries,
 )
-from analysis.previews import grouped, previews
+from analysis.paper_tables import Written, sources_of, write_tables
+from analysis.previews import grouped
 from analysis.scores import Setting, select_on
+from analysis.several import Runs, all_previews, run_notes, sweep_files
 from analysis.tables import AccuracyTable, SettingRow, accuracy_table, accuracy_text, empty_sentence
 from analysis.trials import Cell, cells, costs, failures, num_stopped, tuned
 from ddnl_ray.files import write_atomic
@@ -72,8 +75,14 @@ class TableGroup:
     rows: list[tuple[SettingRow, str]]
 
 
-def write_report(run: Path, frame: pd.DataFrame, split: str = "test", confidence: float = 0.95) -> Path:
-    """Write ``report.html`` into a run folder, and the figures that it links to into its folder ``figures``.
+def write_report(
+    run: Path,
+    frame: pd.DataFrame,
+    split: str = "test",
+    confidence: float = 0.95,
+    runs: Runs | None = None,
+) -> Path:
+    """Write ``report.html`` into a folder, and what it links to into its folders ``figures`` and ``tables``.
 
     Args:
         run: The run folder; previews and ``sweep.yaml`` are read from it where they exist.
@@ -81,15 +90,18 @@ def write_report(run: Path, frame: pd.DataFrame, split: str = "test", confidence
             sentence.
         split: The split that the report is about.
         confidence: Coverage of the intervals, in (0, 1).
+        runs: The runs that ``frame`` joins, where it is of several; ``run`` is then any folder.
 
     Returns:
         The path of the report.
     """
-    figures = catalogue(Material.of([(run, frame)]), split, confidence)
+    runs = runs or [(run, frame)]
+    figures = catalogue(Material.of(runs), split, confidence)
     for entry in figures.entries:
         entry.save(run / "figures")
+    tables = write_tables(sources_of(runs, split), run / "tables", None, split, confidence)
     path = run / "report.html"
-    write_atomic(path, render_report(run, frame, split, confidence, figures).encode())
+    write_atomic(path, render_report(run, frame, split, confidence, figures, runs, tables).encode())
     return path
 
 
@@ -99,6 +111,8 @@ def render_report(
     split: str = "test",
     confidence: float = 0.95,
     figures: Catalogue | None = None,
+    runs: Runs | None = None,
+    tables: Sequence[Written] = (),
 ) -> str:
     """Return the report as HTML; everything that comes from data is escaped.
 
@@ -108,8 +122,11 @@ def render_report(
         split: The split that the report is about.
         confidence: Coverage of the intervals, in (0, 1).
         figures: Of this run, split and confidence; made here if None.
+        runs: The runs that ``frame`` joins, where it is of several.
+        tables: The tables of the papers that were written beside the report.
     """
-    figures = figures or catalogue(Material.of([(run, frame)]), split, confidence)
+    runs = runs or [(run, frame)]
+    figures = figures or catalogue(Material.of(runs), split, confidence)
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -127,7 +144,7 @@ def render_report(
     environment.globals |= {"counted": names.counted, "signs": SIGNS}
     found = cells(frame)
     return environment.get_template("report.html.j2").render(
-        title=run.name,
+        title=" · ".join(own.name for own, _ in runs),
         split=split,
         confidence=f"{100 * confidence:g} %",
         selected_on=select_on(frame),
@@ -137,12 +154,14 @@ def render_report(
         files=[entry for entry in figures.entries if entry.draw is not None],
         theory=_theory(figures),
         table=_table(accuracy_table(frame, split, confidence)),
-        previews=grouped(previews(run, frame, split)),
+        tables=[table for table in tables if table.paths],
+        run_notes=run_notes(runs) if len(runs) > 1 else [],
+        previews=grouped(all_previews(run, runs, split)),
         tuning={"cells": tuned(found), "num_stopped": num_stopped(found)},
         failures=failures(found),
         costs=costs(found),
         provenance=_provenance(frame),
-        sweep_file=_text(run / "sweep.yaml"),
+        sweep_file=sweep_files([own for own, _ in runs]),
     )
 
 
@@ -244,7 +263,3 @@ def _provenance(frame: pd.DataFrame) -> dict[str, list[str]]:
     values = {label: sorted(map(str, frame[column].dropna().unique())) for label, column in columns.items()}
     values["finished at"] = values["finished at"][-1:]
     return values
-
-
-def _text(path: Path) -> str | None:
-    return path.read_text(errors="replace") if path.is_file() else None

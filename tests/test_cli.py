@@ -37,8 +37,8 @@ OPTIONS = {
     "sweep": "--profile --set --name --out --store --address --cpus --gpus --rebuild --json --dry-run",
     "distill": "--profile --set --name --out --store --device --rebuild --json",
     "status": "--json",
-    "table": "--split --md --latex --json",
-    "report": "",
+    "table": "--split --paper --number --md --latex --html --json",
+    "report": "--out",
     "analyze": "--split --i-min --i-clean --redundancy --json",
     "compare": "--paper --all --md --latex --json",
     "noise-rate": (

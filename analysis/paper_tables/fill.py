@@ -1,9 +1,9 @@
 """A table of a paper filled from runs: means, paired differences with their p-values, and what is printed.
 
 A cell is of one run: of several that have it, that with the most cells of the table, and of equals the one that is
-named first. A difference is taken within one run where one has both sides, and otherwise only between runs of the same scale.
-The p-values of a table's differences are adjusted together (Holm): they are the family of the claims that the table
-makes, and one that stands in two places is one claim.
+named first. A difference is taken within one run where one has both sides, and otherwise only between runs of the same
+scale. The p-values of a table's differences are adjusted together (Holm): they are the family of the claims that the
+table makes, and one that stands in two places is one claim.
 """
 
 from __future__ import annotations

@@ -22,6 +22,8 @@ OURS, PAPER = "ours", "paper"
 
 def layout(filled: Filled) -> Layout:
     """Return a filled table as texts; rows and columns without a cell of the runs are left out."""
+    if not filled.cells:
+        return Layout(caption(filled), [Column(filled.table.stub, [])], empty=empty(filled))
     heads = _heads(filled)
     lines = list(_lines(filled, heads))
     has_paper = any(line[1] == PAPER for line in lines)
@@ -54,14 +56,14 @@ def caption(filled: Filled) -> str:
         parts.append("Differences are in points; there are too few replicates for a test.")
     if filled.printed:
         has_std = any(printed.std is not None for printed in filled.printed.values())
-        spread = "mean ± standard deviation" if has_std else "means without a spread"
-        parts.append(f"The paper: {spread} as printed; its differences are those of its means.")
+        what = "mean ± standard deviation as printed" if has_std else "means as printed, without a spread"
+        parts.append(f"The paper: {what}; its differences are those of its means.")
     return " ".join([*parts, *_selection(filled)])
 
 
 def footnotes(filled: Filled, lines: list[_Line]) -> list[str]:
     """Return what a reader must know beside the caption, one sentence each."""
-    return [*_legend(filled, lines), *_scales(filled), *_choices(filled)] if filled.cells else []
+    return [*_legend(filled, lines), *_scales(filled), *_choices(filled)]
 
 
 def empty(filled: Filled) -> str:
@@ -227,7 +229,8 @@ def _maps(filled: Filled) -> Iterator[str]:
     maps = dict.fromkeys(own for source in filled.sources if source.name in runs for own in source.scale.maps)
     if maps:
         printed = PAPERS[filled.table.paper].maps if filled.table.paper in PAPERS else {}
-        theirs = dict.fromkeys(printed[cell.spec.dataset] for cell in cells if cell.spec.dataset in printed)
+        datasets = {cell.spec.dataset for cell in cells}
+        theirs = dict.fromkeys(name for dataset, name in printed.items() if dataset in datasets)
         yield f"Map of asymmetric noise: {listed(maps)}{f'; the paper: {listed(theirs)}' if theirs else ''}."
 
 

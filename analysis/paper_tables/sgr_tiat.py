@@ -123,7 +123,7 @@ TABLES = (
     PaperTable(
         paper="sgr_tiat",
         name="figure2",
-        title="The numbers behind figure 2: DATM with SGR and TIAT beside other methods, on CIFAR-10 and CIFAR-10N.",
+        title="DATM with SGR and TIAT beside other methods, on CIFAR-10 and CIFAR-10N.",
         axes=Axes(ipcs=(10, 50, 500)),
         grid=_figure2,
         sweeps=("sgr_tiat_figure2.yaml",),
@@ -131,7 +131,7 @@ TABLES = (
     PaperTable(
         paper="sgr_tiat",
         name="figure3",
-        title="The numbers behind figure 3: limits of the neighbours' share that differ between experts, or do not.",
+        title="Limits of the neighbours' share that differ between experts, or do not.",
         axes=Axes(ipcs=(10, 50)),
         grid=_figure3,
         sweeps=("sgr_tiat_figure3.yaml",),

@@ -75,7 +75,9 @@ def test_bad_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(CorruptFileError, match="is not a readable Parquet file"):
         read_rows(tmp_path / "absent.parquet")
     pq.write_table(pa.table({name: pa.array([], type=SCHEMA.field(name).type) for name in SCHEMA.names[2:]}), path)
-    with pytest.raises(CorruptFileError, match=r"lacks the column\(s\) cell, run: it is no result file of this version"):
+    with pytest.raises(
+        CorruptFileError, match=r"lacks the column\(s\) cell, run: it is no result file of this version"
+    ):
         read_rows(path)
 
 

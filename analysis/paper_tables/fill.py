@@ -120,7 +120,7 @@ def fill(table: PaperTable, sources: Sequence[Source], split: str = "test", conf
     chosen, left_out = _networks(table, rows)
     filler = _Filler(sources, {} if table.axes.networks else chosen, confidence)
     filler.fill(grid)
-    found = _adjusted(_without_clean_blocks(grid, filler.cells))
+    found = _adjusted(_without_clean_blocks(grid, _without_bare_lines(grid, filler.cells)))
     names = {name for cell in found.values() for name in cell.runs}
     return Filled(
         table=table,
@@ -223,6 +223,13 @@ def _all(grid: Grid) -> list[tuple[Spec, Spec | None]]:
     """Return the settings of all cells, each once."""
     found = [specs(block, line, head) for block in grid.blocks for line in block.lines for head in grid.heads]
     return list(dict.fromkeys(found))
+
+
+def _without_bare_lines(grid: Grid, cells: dict[Key, Cell]) -> dict[Key, Cell]:
+    """Return the cells without rows of a method that have only the columns of training on all the data."""
+    shown = {key[:2] for key, cell in cells.items() if not cell.spec.is_full}
+    own = {(b, i) for b, block in enumerate(grid.blocks) for i, line in enumerate(block.lines) if line.spec.is_full}
+    return {key: cell for key, cell in cells.items() if key[:2] in shown | own}
 
 
 def _without_clean_blocks(grid: Grid, cells: dict[Key, Cell]) -> dict[Key, Cell]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -27,9 +28,11 @@ from analysis.findings import (
     summaries,
 )
 from analysis.labels import left_out
-from analysis.previews import grouped, previews, with_labels
+from analysis.paper_tables import Written, sources_of, write_tables
+from analysis.previews import grouped
 from analysis.scores import Setting, select_on
 from analysis.sections import rates_section, spread_section, tuning_section
+from analysis.several import Runs, all_previews, run_notes, sweep_files
 from analysis.tables import AccuracyTable, SettingRow, accuracy_table, accuracy_text, empty_sentence
 from analysis.trials import Cell, cells, costs, failures
 from analysis.tuning import value_text
@@ -78,8 +81,14 @@ class TableGroup:
     rows: list[tuple[SettingRow, str]]
 
 
-def write_report(run: Path, frame: pd.DataFrame, split: str = "test", confidence: float = 0.95) -> Path:
-    """Write ``report.html`` into a run folder, and the figures that it links to into its folder ``figures``.
+def write_report(
+    run: Path,
+    frame: pd.DataFrame,
+    split: str = "test",
+    confidence: float = 0.95,
+    runs: Runs | None = None,
+) -> Path:
+    """Write ``report.html`` into a folder, and what it links to into its folders ``figures`` and ``tables``.
 
     Args:
         run: The run folder; previews and ``sweep.yaml`` are read from it where they exist.
@@ -87,15 +96,18 @@ def write_report(run: Path, frame: pd.DataFrame, split: str = "test", confidence
             sentence.
         split: The split that the report is about.
         confidence: Coverage of the intervals, in (0, 1).
+        runs: The runs that ``frame`` joins, where it is of several; ``run`` is then any folder.
 
     Returns:
         The path of the report.
     """
-    figures = catalogue(Material.of([(run, frame)]), split, confidence)
+    runs = runs or [(run, frame)]
+    figures = catalogue(Material.of(runs), split, confidence)
     for entry in figures.entries:
         entry.save(run / "figures")
+    tables = write_tables(sources_of(runs, split), run / "tables", None, split, confidence)
     path = run / "report.html"
-    write_atomic(path, render_report(run, frame, split, confidence, figures).encode())
+    write_atomic(path, render_report(run, frame, split, confidence, figures, runs, tables).encode())
     return path
 
 
@@ -105,6 +117,8 @@ def render_report(
     split: str = "test",
     confidence: float = 0.95,
     figures: Catalogue | None = None,
+    runs: Runs | None = None,
+    tables: Sequence[Written] = (),
 ) -> str:
     """Return the report as HTML; everything that comes from data is escaped.
 
@@ -114,8 +128,11 @@ def render_report(
         split: The split that the report is about.
         confidence: Coverage of the intervals, in (0, 1).
         figures: Of this run, split and confidence; made here if None.
+        runs: The runs that ``frame`` joins, where it is of several.
+        tables: The tables of the papers that were written beside the report.
     """
-    figures = figures or catalogue(Material.of([(run, frame)]), split, confidence)
+    runs = runs or [(run, frame)]
+    figures = figures or catalogue(Material.of(runs), split, confidence)
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -135,7 +152,7 @@ def render_report(
     environment.globals |= {"counted": names.counted, "signs": SIGNS}
     found = cells(frame)
     return environment.get_template("report.html.j2").render(
-        title=run.name,
+        title=" · ".join(own.name for own, _ in runs),
         split=split,
         confidence=f"{100 * confidence:g} %",
         selected_on=select_on(frame),
@@ -146,13 +163,15 @@ def render_report(
         theory=_theory(figures),
         rates=rates_section(figures.analysis),
         table=_table(accuracy_table(frame, split, confidence)),
+        paper_tables=[table for table in tables if table.paths],
+        run_notes=run_notes(runs) if len(runs) > 1 else [],
         spread=spread_section(frame, split),
-        images=_pictures(run, frame, split),
-        tuning=tuning_section(run, frame, found, split),
+        images=_pictures(run, runs, split),
+        tuning=tuning_section([own for own, _ in runs], frame, found, split),
         failures=failures(found),
         costs=costs(found),
         provenance=_provenance(frame),
-        sweep_file=_text(run / "sweep.yaml"),
+        sweep_file=sweep_files([own for own, _ in runs]),
     )
 
 
@@ -237,8 +256,8 @@ def _theory(figures: Catalogue) -> dict[str, Any]:
     return {"figure": _images(bounds.draw), "reason": "", "sentences": law.notes, "notes": bounds.notes}
 
 
-def _pictures(run: Path, frame: pd.DataFrame, split: str) -> dict[str, Any]:
-    found = with_labels(run, previews(run, frame, split))
+def _pictures(folder: Path, runs: Runs, split: str) -> dict[str, Any]:
+    found = all_previews(folder, runs, split)
     return {
         "groups": grouped(found),
         "has_labels": any(preview.labels for preview in found),
@@ -271,7 +290,3 @@ def _provenance(frame: pd.DataFrame) -> dict[str, list[str]]:
     values = {label: sorted(map(str, frame[column].dropna().unique())) for label, column in columns.items()}
     values["finished at"] = values["finished at"][-1:]
     return values
-
-
-def _text(path: Path) -> str | None:
-    return path.read_text(errors="replace") if path.is_file() else None

@@ -111,10 +111,11 @@ def spread_section(frame: pd.DataFrame, split: str) -> dict[str, Any]:
     }
 
 
-def tuning_section(run: Path, frame: pd.DataFrame, found: Sequence[Cell], split: str) -> dict[str, Any]:
+def tuning_section(runs: Sequence[Path], frame: pd.DataFrame, found: Sequence[Cell], split: str) -> dict[str, Any]:
     """Return all that the section on tuning shows: searches, their drawings, and the optimism of choosing."""
     chosen_on = select_on(frame)
-    made = searches(found, read_space(run), chosen_on, split) if chosen_on is not None else []
+    space = {name: values for run in runs for name, values in read_space(run).items()}
+    made = searches(found, space, chosen_on, split) if chosen_on is not None else []
     shown: list[SearchSection] = []
     bytes_left, num_left_out = PLOT_BYTES, 0
     for search in made:

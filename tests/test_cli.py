@@ -52,6 +52,7 @@ OPTIONS = {
     "experts gc": "--store --unused-days",
     "data ls": "",
     "data check": "--root --labels --size --download",
+    "cluster check": "--json",
 }
 
 LAZY = """

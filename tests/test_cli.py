@@ -53,6 +53,7 @@ OPTIONS = {
     "experts gc": "--store --unused-days",
     "data ls": "",
     "data check": "--root --labels --size --download",
+    "cluster check": "--json",
 }
 
 LAZY = """

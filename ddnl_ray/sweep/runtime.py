@@ -119,7 +119,7 @@ def protect_token() -> None:
 
 
 def max_concurrent(ray: Any, resources: ResourcesSection) -> int:
-    """Return how many trials fit at once.
+    """Return how many trials run at once: as many as fit, and no more than the file says.
 
     Raises:
         RequestError: Not even one does; Ray would wait for ever.
@@ -129,6 +129,7 @@ def max_concurrent(ray: Any, resources: ResourcesSection) -> int:
     fits = int(cpu / resources.cpu + 1e-9)
     if resources.gpu:
         fits = min(fits, int(gpu / resources.gpu + 1e-9))
+    fits = min(fits, resources.max_concurrent or fits)
     if fits < 1:
         raise RequestError(
             f"a trial needs cpu: {resources.cpu:g} and gpu: {resources.gpu:g}, but there are {cpu:g} and {gpu:g}; "

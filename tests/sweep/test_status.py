@@ -58,6 +58,7 @@ def test_a_run_that_has_just_started(ledger: Ledger, small: Plan) -> None:
         "select_on": "val_noisy",
         "best": {},
         "running": [],
+        "stragglers": [],
     }
 
 
@@ -110,6 +111,7 @@ def test_the_end_of_a_sweep(ledger: Ledger, small: Plan, publish: Callable[..., 
         "done": 3,
         "failed": 1,
         "cached": 1,
+        "not_done": [],
         "results": str(ledger.run / "results.parquet"),
         "report": str(ledger.run / "report.html"),
     }

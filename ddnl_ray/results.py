@@ -22,6 +22,8 @@ from ddnl_ray.files import write_atomic
 FORMAT_VERSION = 1
 SPLITS = ("val_noisy", "val_clean", "test")
 _SELECT_ON = "ddnl_select_on"
+SIMULATED = "simulated.json"
+"""In a folder whose rows were not measured but simulated."""
 
 
 class Outcome(StrEnum):
@@ -178,8 +180,10 @@ def read_run(run: Path) -> pd.DataFrame:
     """Read ``results.parquet`` of a run folder (see :func:`read_rows`).
 
     Raises:
-        RequestError: The folder is not a run folder, or no trial of it has finished.
+        RequestError: The folder is not a run folder, is that of a simulation, or no trial of it has finished.
     """
+    if (run / SIMULATED).is_file():
+        raise RequestError(f"{run} holds a simulation and no results: its accuracies were made up")
     if (run / "results.parquet").is_file():
         return read_rows(run / "results.parquet")
     if (run / "sweep.yaml").is_file():

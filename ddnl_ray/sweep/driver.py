@@ -43,8 +43,8 @@ class Machine:
 def run_sweep(plan: Plan, run: Path, store: ExpertStore, machine: Machine, watcher: Watcher, rebuild: bool) -> None:
     """Run what is left of a sweep, and write ``results.parquet``.
 
-    Where the sweep has a time budget, it counts from this call: when it ends, nothing more starts, and what runs keeps a
-    checkpoint and ends as ``timeout``. The same call goes on from there.
+    Where the sweep has a time budget, it counts from this call: when it ends, nothing more starts, and what runs keeps
+    a checkpoint and ends as ``timeout``. The same call goes on from there.
 
     Args:
         plan: The sweep.

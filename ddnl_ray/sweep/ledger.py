@@ -20,7 +20,7 @@ import yaml
 
 from ddnl_ray.errors import RequestError
 from ddnl_ray.files import read_json, write_atomic, write_json
-from ddnl_ray.results import SCHEMA, Outcome, as_frame, read_table, rows_table, write_table
+from ddnl_ray.results import SCHEMA, SIMULATED, Outcome, as_frame, read_table, rows_table, write_table
 from ddnl_ray.sweep.pack import PART, SELECT_ON, Pack
 from ddnl_ray.sweep.schema import SweepFile
 
@@ -150,6 +150,8 @@ class Ledger:
         write_atomic(self.run / "sweep.yaml", text.encode())
 
     def _require_ours(self) -> None:
+        if (self.run / SIMULATED).is_file():
+            raise RequestError(f"{self.run} holds a simulation; choose another --out or --name for real results")
         strangers = [p.name for p in self.run.iterdir() if p.name[0] != "."] if self.run.is_dir() else []
         if strangers and not (self.run / "sweep.yaml").is_file():
             raise RequestError(

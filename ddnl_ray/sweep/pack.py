@@ -94,9 +94,10 @@ class Pack:
 
     def _open(self, names: list[str]) -> pa.Table | None:
         """Return columns of the pack; None where there is none that can be used."""
-        with suppress(pa.ArrowException, OSError, KeyError), pq.ParquetFile(
-            self.path, page_checksum_verification=True
-        ) as file:
+        with (
+            suppress(pa.ArrowException, OSError, KeyError),
+            pq.ParquetFile(self.path, page_checksum_verification=True) as file,
+        ):
             metadata = file.schema_arrow.metadata or {}
             if metadata.get(b"ddnl_pack") == _FORMAT["ddnl_pack"].encode():
                 return file.read(names, use_threads=False).select(names).replace_schema_metadata(None)

@@ -21,7 +21,6 @@ from ddnl_ray.results import Outcome
 from ddnl_ray.sweep.ledger import Finished, Ledger, trial_name
 from ddnl_ray.sweep.plan import Plan
 
-
 OUT_OF_TIME = "out of time (run the same command again, with a larger budget, to continue)"
 STRAGGLES = 3.0
 """A running trial straggles beyond so many times the median duration of its cell's trials."""

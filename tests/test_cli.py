@@ -54,6 +54,7 @@ OPTIONS = {
     "data ls": "",
     "data check": "--root --labels --size --download",
     "cluster check": "--json",
+    "simulate": "--profile --set --store --cluster --like --out --json",
 }
 
 LAZY = """
@@ -433,7 +434,20 @@ def test_the_report_is_written_again(ddnl: Ddnl, finished: Path) -> None:
 def test_the_status_of_a_run_that_has_ended(ddnl: Ddnl, finished: Path) -> None:
     status = ddnl("status", finished, "--json").json
     assert set(status) == {
-        *("run", "state", "cells", "cells_done", "trials", "done", "outcomes", "failed", "select_on", "best", "running")
+        *(
+            "run",
+            "state",
+            "cells",
+            "cells_done",
+            "trials",
+            "done",
+            "outcomes",
+            "failed",
+            "select_on",
+            "best",
+            "running",
+        ),
+        "stragglers",
     }
     assert (status["state"], status["cells"], status["cells_done"]) == ("finished", 1, 1)
     assert (status["trials"], status["done"], status["outcomes"]) == (1, 1, {"ok": 1})

@@ -127,7 +127,7 @@ def test_the_outcome_in_words(noise_rate: Command) -> None:
 
 
 def test_a_folder_names_the_files_of_its_suspects(noise_rate: Command, photos: Path) -> None:
-    said = noise_rate(f"folder:{photos}", "--epochs", 8, "--folds", 2, "--json")
+    said = noise_rate(f"folder:{photos}", "--epochs", 20, "--folds", 2, "--json")
     assert said.code == 0
     assert said.json["classes"] == ["bright", "dark"]
     assert "dark/07.png" in [suspect["file"] for suspect in said.json["suspects"]]

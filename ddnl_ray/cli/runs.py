@@ -9,10 +9,21 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ddnl_ray.cli.shared import device_option, open_store, read_plan, run_options, store_option, sweep_options
+from ddnl_ray.cli.shared import (
+    device_option,
+    open_run,
+    open_store,
+    read_plan,
+    run_options,
+    store_option,
+    sweep_options,
+)
+from ddnl_ray.storage.option import ADDRESS
+from ddnl_ray.storage.reading import is_read, reading
 
 if TYPE_CHECKING:
     from ddnl_ray.experts import ExpertStore
+    from ddnl_ray.storage import Address, Folder
     from ddnl_ray.sweep.plan import Plan
 
 FAILED_CELLS = 1
@@ -33,8 +44,8 @@ def sweep_command(
     profile: str | None,
     overrides: tuple[str, ...],
     name: str | None,
-    out: Path,
-    store: Path,
+    out: Address,
+    store: Address,
     address: str | None,
     cpus: int | None,
     gpus: int | None,
@@ -54,7 +65,7 @@ def sweep_command(
     from ddnl_ray.sweep.live import StatusWatcher
 
     plan = read_plan(file, profile, overrides, name)
-    run, experts = out / plan.sweep.name, open_store(store)
+    run, experts = open_run(out / plan.sweep.name, "drive"), open_store(store, write=not dry_run)
     if dry_run:
         _print_plan(plan, run, experts, as_json)
         return
@@ -80,8 +91,8 @@ def distill_command(
     profile: str | None,
     overrides: tuple[str, ...],
     name: str | None,
-    out: Path,
-    store: Path,
+    out: Address,
+    store: Address,
     device: str,
     rebuild: bool,
     as_json: bool,
@@ -98,19 +109,19 @@ def distill_command(
     from ddnl_ray.sweep.local import run_one
 
     plan = read_plan(file, profile, overrides, name)
-    run = out / plan.sweep.name
+    run, experts = open_run(out / plan.sweep.name, "drive"), open_store(store, write=True)
     ledger = Ledger(run)
     with ledger.lock(), StatusWatcher(Console(stderr=True)) as watcher:
         before = ledger.settled()
-        run_one(plan, run, open_store(store), device, watcher, rebuild)
+        run_one(plan, run, experts, device, watcher, rebuild)
         report = _write_report(run)
     _conclude(plan, ledger, before, report, as_json)
 
 
 @click.command("status")
-@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("run", type=ADDRESS)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def status_command(run: Path, as_json: bool) -> None:
+def status_command(run: Address, as_json: bool) -> None:
     """Say how far a run is, from any shell, while it runs.
 
     \b
@@ -118,17 +129,17 @@ def status_command(run: Path, as_json: bool) -> None:
     """
     from ddnl_ray.sweep.status import read_status, status_text
 
-    status = read_status(run)
+    status = read_status(open_run(run, "read"))
     click.echo(json.dumps(status) if as_json else status_text(status))
 
 
 @click.command("table")
-@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("run", type=ADDRESS)
 @click.option("--split", default="test", show_default=True, help="test, val_noisy or val_clean.")
 @click.option("--md", "style", flag_value="md", help="Print Markdown.")
 @click.option("--latex", "style", flag_value="latex", help="Print LaTeX.")
 @click.option("--json", "style", flag_value="json", help="Print JSON.")
-def table_command(run: Path, split: str, style: str | None) -> None:
+def table_command(run: Address, split: str, style: str | None) -> None:
     """Print the accuracies of a run: n, mean and 95 % interval of every setting.
 
     \b
@@ -140,8 +151,9 @@ def table_command(run: Path, split: str, style: str | None) -> None:
     from ddnl_ray.sweep.ledger import Ledger
 
     require_known("split", split, SPLITS)
-    Ledger(run).consolidate()
-    table = accuracy_table(read_run(run), split)
+    with reading(run) as folder:
+        Ledger(folder).consolidate()
+        table = accuracy_table(read_run(folder), split)
     if style == "json":
         click.echo(json.dumps(to_json(table)))
     else:
@@ -149,8 +161,8 @@ def table_command(run: Path, split: str, style: str | None) -> None:
 
 
 @click.command("report")
-@click.argument("run", type=click.Path(path_type=Path))
-def report_command(run: Path) -> None:
+@click.argument("run", type=ADDRESS)
+def report_command(run: Address) -> None:
     """Write report.html and the figures of a run again.
 
     \b
@@ -158,21 +170,22 @@ def report_command(run: Path) -> None:
     """
     from ddnl_ray.results import read_run
 
-    report = _write_report(run)
-    if report is None:
-        read_run(run)
+    with reading(run) as folder:
+        report = _write_report(open_run(run, "read"))
+        if report is None:
+            read_run(folder)
     click.echo(str(report))
 
 
 @click.command("analyze")
-@click.argument("runs", nargs=-1, required=True, metavar="RUN...", type=click.Path(path_type=Path))
+@click.argument("runs", nargs=-1, required=True, metavar="RUN...", type=ADDRESS)
 @click.option("--split", default="test", show_default=True, help="test, val_noisy or val_clean.")
 @click.option("--i-min", type=float, help="Information that a class needs, nats: for the lower bounds.")
 @click.option("--i-clean", type=float, help="Information of one clean sample, nats: for the lower bounds.")
 @click.option("--redundancy", type=float, default=1.0, show_default=True, help="r of the theory, in (0, 1].")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def analyze_command(
-    runs: tuple[Path, ...],
+    runs: tuple[Address, ...],
     split: str,
     i_min: float | None,
     i_clean: float | None,
@@ -194,30 +207,37 @@ def analyze_command(
     require_known("split", split, SPLITS)
     frames, facts = [], Facts()
     for run in dict.fromkeys(runs):
-        Ledger(run).consolidate()
-        frames.append(read_run(run))
-        facts |= Facts.of(run)
+        with reading(run) as folder:
+            Ledger(folder).consolidate()
+            frames.append(read_run(folder))
+            facts |= Facts.of(folder)
     found = analyze(pd.concat(frames, ignore_index=True), facts, Information(i_min, i_clean, redundancy), split)
     click.echo(json.dumps(to_json(found)) if as_json else to_text(found))
 
 
-def _write_report(run: Path) -> Path | None:
-    """Write the report of a run that has results."""
+def _write_report(run: Folder) -> str | None:
+    """Write the report of a run that has results; return where it is."""
     from analysis.report import write_report
     from ddnl_ray.sweep.ledger import Ledger
 
     frame = Ledger(run).consolidate()
-    return write_report(run, frame) if frame is not None else None
+    if frame is None:
+        return None
+    run.pull("trials", is_read)
+    write_report(run.path, frame)
+    figures = (path.relative_to(run.path).as_posix() for path in sorted((run.path / "figures").glob("*")))
+    run.publish(*figures, "report.html")
+    return run.named("report.html")
 
 
-def _print_plan(plan: Plan, run: Path, store: ExpertStore, as_json: bool) -> None:
+def _print_plan(plan: Plan, run: Folder, store: ExpertStore, as_json: bool) -> None:
     from ddnl_ray.sweep.estimate import estimate, estimate_text
 
     figures = estimate(plan, run, store)
     click.echo(json.dumps(figures) if as_json else estimate_text(plan, figures))
 
 
-def _conclude(plan: Plan, ledger: Any, before: set[str], report: Path | None, as_json: bool) -> None:
+def _conclude(plan: Plan, ledger: Any, before: set[str], report: str | None, as_json: bool) -> None:
     """Print how a sweep ended, write the summary, and exit with 1 where a trial failed."""
     from ddnl_ray.sweep.status import conclude
 

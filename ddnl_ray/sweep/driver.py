@@ -13,6 +13,7 @@ from typing import Any
 
 from ddnl_ray.experts import ExpertStore
 from ddnl_ray.results import Outcome
+from ddnl_ray.storage import Folder
 from ddnl_ray.sweep.ledger import Ledger
 from ddnl_ray.sweep.making import make_all
 from ddnl_ray.sweep.mirror import mirror
@@ -45,12 +46,14 @@ class Machine:
     gpus: int | None = None
 
 
-def run_sweep(plan: Plan, run: Path, store: ExpertStore, machine: Machine, watcher: Watcher, rebuild: bool) -> None:
+def run_sweep(
+    plan: Plan, run: Path | Folder, store: ExpertStore, machine: Machine, watcher: Watcher, rebuild: bool
+) -> None:
     """Run what is left of a sweep, and write ``results.parquet``.
 
     Args:
         plan: The sweep.
-        run: The run folder.
+        run: The run folder, or its path.
         store: The expert store.
         machine: Where to run.
         watcher: Told what happens.
@@ -73,13 +76,13 @@ def run_sweep(plan: Plan, run: Path, store: ExpertStore, machine: Machine, watch
         ledger.consolidate()
         return
     watcher.stage("starting Ray")
-    with ray_session(machine.address, machine.cpus, machine.gpus, run / "logs" / "ray.log") as ray:
+    with ray_session(machine.address, machine.cpus, machine.gpus, ledger.run / "logs" / "ray.log") as ray:
         concurrent = max_concurrent(ray, plan.sweep.resources)
         shelf = Shelf(ray, plan, store)
         make_all(ray, shelf, studies.remaining(), watcher)
         shelf.open_buffers(needed)
         try:
-            _run_trials(Execution(plan, ledger, studies, shelf, watcher), run, concurrent)
+            _run_trials(Execution(plan, ledger, studies, shelf, watcher), concurrent)
         finally:
             ledger.consolidate()
             mirror(plan, ledger)
@@ -108,8 +111,7 @@ class Execution:
         self.watcher.trials(self.studies, len(self.running))
         cell = job.cell
         shelf = self.shelf
-        run = str(self.ledger.run.resolve())
-        prepared = shelf.prepared(cell)
+        run, prepared = self.ledger.folder.address, shelf.prepared(cell)
         payload = Payload(run, shelf.root, self.plan.sweep, job, shelf.data(cell), shelf.labels(cell), prepared)
         return {"payload": payload}
 
@@ -134,14 +136,14 @@ class Execution:
         return {**row, "wall_s": 0.0, "outcome": Outcome.FAILED, "message": message}
 
 
-def _run_trials(execution: Execution, run: Path, concurrent: int) -> None:
-    """Let Ray Tune run every trial that is left."""
+def _run_trials(execution: Execution, concurrent: int) -> None:
+    """Let Ray Tune run every trial that is left; its own files stay on this machine."""
     from ray import tune
 
     from ddnl_ray.sweep.tuning import CellSearcher
     from ddnl_ray.sweep.worker import run_payload
 
-    storage = run / ".tune"
+    storage = execution.ledger.run / ".tune"
     shutil.rmtree(storage, ignore_errors=True)
     resources = execution.plan.sweep.resources
     bundle = {"CPU": resources.cpu} | ({"GPU": resources.gpu} if resources.gpu else {})

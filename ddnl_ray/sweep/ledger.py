@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import math
+import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,16 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from ddnl_ray.errors import RequestError
+from ddnl_ray.errors import DdnlError, RequestError
 from ddnl_ray.files import read_json, write_atomic, write_json
 from ddnl_ray.results import Outcome, read_rows, write_frame, write_rows
+from ddnl_ray.storage import Folder, Held, LocalFolder
 from ddnl_ray.sweep.schema import SweepFile
+
+LOCK = ".lock"
+CHECKPOINT, LIVE = "checkpoint.safetensors", "progress.json"
+LIVE_EVERY_S = 15.0
+"""How often the progress of a trial is published, where that costs a request."""
 
 
 def trial_name(cell: str, number: int) -> str:
@@ -51,32 +57,56 @@ class Finished:
 class Ledger:
     """The results of a run folder.
 
+    Files are written below ``run`` and then published: on a local disk that is one and the same, in an object store a
+    trial counts when its part has been uploaded, which happens after everything else of it.
+
     Args:
-        run: The run folder.
+        run: The run folder, or its path.
     """
 
-    def __init__(self, run: Path) -> None:
-        self.run = run
-        self.parts = run / "parts"
+    def __init__(self, run: Path | Folder) -> None:
+        self.folder = run if isinstance(run, Folder) else LocalFolder(run)
+        self.run = self.folder.path
+        self.parts = self.run / "parts"
+        self._live_at = -math.inf
+
+    def start(self, trial: str) -> Path:
+        """Return the folder of a trial that starts or goes on, with its checkpoint where there is one."""
+        with suppress(FileNotFoundError):
+            self.folder.fetch(f"trials/{trial}/{CHECKPOINT}")
+        return self.run / "trials" / trial
+
+    def save(self, trial: str) -> None:
+        """Publish the checkpoint of a trial, and now and then its progress.
+
+        A trial outlives storage that does not answer: its next checkpoint is published instead.
+        """
+        with suppress(DdnlError):
+            self.folder.publish(f"trials/{trial}/{CHECKPOINT}")
+            if time.monotonic() - self._live_at > LIVE_EVERY_S:
+                self.folder.publish(f"trials/{trial}/{LIVE}")
+                self._live_at = time.monotonic()
 
     def publish(self, trial: str, rows: list[dict[str, Any]], select_on: str) -> Finished:
         """Record a finished trial, then drop its checkpoint."""
-        write_rows(self.parts / f"{trial}.parquet", rows, select_on)
-        (self.run / "trials" / trial / "checkpoint.safetensors").unlink(missing_ok=True)
-        return self.read(trial)
+        part, own = _part(trial), f"trials/{trial}"
+        write_rows(self.run / part, rows, select_on)
+        left = (path.relative_to(self.run).as_posix() for path in sorted((self.run / own).rglob("*")) if path.is_file())
+        self.folder.publish(*(name for name in left if not name.endswith(f"/{CHECKPOINT}")), part)
+        self.folder.delete([f"{own}/{CHECKPOINT}"])
+        return summarise(trial, read_rows(self.run / part))
 
     def has(self, trial: str) -> bool:
         """Return whether a trial is in the ledger."""
-        return (self.parts / f"{trial}.parquet").is_file()
+        return self.folder.exists(_part(trial))
 
     def read(self, trial: str) -> Finished:
         """Return a trial of the ledger."""
-        frame = read_rows(self.parts / f"{trial}.parquet")
-        return summarise(trial, frame)
+        return summarise(trial, read_rows(self.folder.fetch(_part(trial))))
 
     def finished(self) -> dict[str, Finished]:
         """Return every trial of the ledger by name."""
-        return {path.stem: self.read(path.stem) for path in sorted(self.parts.glob("*.parquet"))}
+        return {path.stem: summarise(path.stem, read_rows(path)) for path in self._paths()}
 
     def settled(self) -> set[str]:
         """Return the names of the trials that would not be run again."""
@@ -88,8 +118,7 @@ class Ledger:
         Parts of cells that the sweep no longer has (its file was changed) stay on disk and are left out.
         """
         wanted = self.wanted()
-        paths = sorted(self.parts.glob("*.parquet"))
-        frames = [read_rows(path) for path in paths if wanted is None or path.stem in wanted]
+        frames = [read_rows(path) for path in self._paths() if wanted is None or path.stem in wanted]
         if not frames:
             return None
         frame = pd.concat(frames, ignore_index=True)
@@ -101,7 +130,13 @@ class Ledger:
         frame = self.frame()
         if frame is not None:
             write_frame(self.run / "results.parquet", frame, frame.attrs["select_on"])
+            self.folder.publish("results.parquet")
         return frame
+
+    def _paths(self) -> list[Path]:
+        """Return the parts, as they are now."""
+        self.folder.pull("parts")
+        return sorted(self.parts.glob("*.parquet"))
 
     def open(self, sweep: SweepFile) -> None:
         """Make the run folder, or check that it is one of ours, and write the resolved sweep into it.
@@ -112,12 +147,13 @@ class Ledger:
         self._require_ours()
         text = yaml.safe_dump(sweep.model_dump(exclude_none=True, mode="json"), sort_keys=False)
         write_atomic(self.run / "sweep.yaml", text.encode())
+        self.folder.publish("sweep.yaml")
 
     def _require_ours(self) -> None:
-        strangers = [p.name for p in self.run.iterdir() if p.name[0] != "."] if self.run.is_dir() else []
-        if strangers and not (self.run / "sweep.yaml").is_file():
+        strangers = self.folder.children()
+        if strangers and not self.folder.exists("sweep.yaml"):
             raise RequestError(
-                f"{self.run} exists and is not a run folder (it holds {strangers[0]!r} and no sweep.yaml); "
+                f"{self.folder.named()} exists and is not a run folder (it holds {strangers[0]!r} and no sweep.yaml); "
                 "choose another --out"
             )
 
@@ -129,35 +165,47 @@ class Ledger:
             RequestError: Another driver holds it, or it is not a run folder.
         """
         self._require_ours()
-        self.run.mkdir(parents=True, exist_ok=True)
-        with (self.run / ".lock").open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise RequestError(
-                    f"another `ddnl sweep` is running on {self.run}; wait for it, or use another --name"
-                ) from error
-            yield
+        try:
+            with self.folder.lock(LOCK):
+                yield
+        except Held as error:
+            where = f" {error}" if str(error) else ""
+            raise RequestError(
+                f"another `ddnl sweep` is running on {self.folder.named()}{where}; wait for it, or use another --name"
+            ) from error
 
     def is_locked(self) -> bool:
         """Return whether a driver holds the run folder."""
-        try:
-            with self.lock():
-                return False
-        except RequestError:
-            return True
+        return self.folder.is_locked(LOCK)
 
     def wanted(self) -> dict[str, str] | None:
         """Return the trials that the sweep has, each with its cell; None where no sweep has started here."""
-        path = self.run / "summary.json"
-        if not path.is_file():
+        summary = self.summary()
+        if summary is None:
             return None
-        cells: dict[str, int] = read_json(path)["cells"]
+        cells: dict[str, int] = summary["cells"]
         return {trial_name(cell, number): cell for cell, trials in cells.items() for number in range(trials)}
+
+    def summary(self) -> dict[str, Any] | None:
+        """Return ``summary.json``; None where no sweep has started here."""
+        try:
+            summary: dict[str, Any] = read_json(self.folder.fetch("summary.json"))
+        except FileNotFoundError:
+            return None
+        return summary
 
     def write_summary(self, summary: dict[str, Any]) -> None:
         """Write ``summary.json``."""
-        write_json(self.run / "summary.json", summary)
+        self.write("summary.json", summary)
+
+    def write(self, name: str, value: Any) -> None:
+        """Write a JSON file of the run."""
+        write_json(self.run / name, value)
+        self.folder.publish(name)
+
+
+def _part(trial: str) -> str:
+    return f"parts/{trial}.parquet"
 
 
 def summarise(trial: str, frame: pd.DataFrame) -> Finished:

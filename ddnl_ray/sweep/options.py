@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import math
 
+from ddnl_ray.sweep.ledger import Ledger
 from ddnl_ray.sweep.schema import SweepFile
 from ddnl_ray.sweep.studies import Job
 from ddnl_ray.trial import Options
 
 
-def trial_options(sweep: SweepFile, job: Job) -> Options:
-    """Return how a trial of a sweep runs."""
+def trial_options(sweep: SweepFile, job: Job, ledger: Ledger | None = None) -> Options:
+    """Return how a trial of a sweep runs; its checkpoints are published into the ledger, where one is given."""
     budget = sweep.budget
+
+    def on_progress(_iteration: int) -> None:
+        if ledger is not None:
+            ledger.save(job.trial)
+
     return Options(
         run=sweep.name,
         cell=job.cell.name,
@@ -20,4 +26,5 @@ def trial_options(sweep: SweepFile, job: Job) -> Options:
         checkpoint_s=budget.checkpoint_seconds,
         limit_s=budget.trial_seconds or math.inf,
         rungs=job.rungs,
+        on_progress=on_progress,
     )

@@ -11,16 +11,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ddnl_ray.errors import RequestError
-from ddnl_ray.files import read_json, write_json
+from ddnl_ray.files import read_json
 from ddnl_ray.noise import NoisyLabels
 from ddnl_ray.results import Outcome
-from ddnl_ray.sweep.ledger import Finished, Ledger, trial_name
+from ddnl_ray.storage import Folder
+from ddnl_ray.sweep.ledger import LIVE, Finished, Ledger, trial_name
 from ddnl_ray.sweep.plan import Plan
 
 
 def begin(plan: Plan, ledger: Ledger) -> None:
     """Write ``summary.json`` and ``noise.json`` of a sweep that starts."""
-    write_json(ledger.run / "noise.json", [describe_noise(labels) for labels in plan.labels.values()])
+    ledger.write("noise.json", [describe_noise(labels) for labels in plan.labels.values()])
     ledger.write_summary(
         {
             "run": plan.sweep.name,
@@ -61,9 +62,7 @@ def _rows(matrix: NDArray[np.float64]) -> list[list[float] | None]:
     return [None if np.isnan(row).any() else [round(float(value), 6) for value in row] for row in matrix]
 
 
-def conclude(
-    plan: Plan, ledger: Ledger, before: set[str], report: Path | None
-) -> tuple[dict[str, Any], list[Finished]]:
+def conclude(plan: Plan, ledger: Ledger, before: set[str], report: str | None) -> tuple[dict[str, Any], list[Finished]]:
     """Write ``summary.json`` of a sweep that has ended.
 
     Returns:
@@ -73,13 +72,13 @@ def conclude(
     finished = {name: result for name, result in ledger.finished().items() if name in names}
     failed = [r for r in finished.values() if r.outcome not in (Outcome.OK, Outcome.STOPPED)]
     summary = {
-        "run": str(ledger.run),
+        "run": ledger.folder.named(),
         "cells": len(plan.cells),
         "trials": len(names),
         "done": len(finished) - len(failed),
         "failed": len(failed),
         "cached": len(before & set(finished)),
-        "results": str(ledger.run / "results.parquet"),
+        "results": ledger.folder.named("results.parquet"),
         "report": str(report),
     }
     whole = {cell.name: cell.trials for cell in plan.cells}
@@ -88,32 +87,32 @@ def conclude(
     return summary, failed
 
 
-def read_status(run: Path) -> dict[str, Any]:
+def read_status(run: Path | Folder) -> dict[str, Any]:
     """Return counts, failures and the running trials of a run.
 
     Raises:
         RequestError: The folder is not a run folder.
     """
-    if not (run / "summary.json").is_file():
-        raise RequestError(f"{run} is not the folder of a run that has started: it has no summary.json")
-    summary = read_json(run / "summary.json")
-    finished = Ledger(run).finished()
+    ledger = Ledger(run)
+    summary, wanted = ledger.summary(), ledger.wanted() or {}
+    if summary is None:
+        name = ledger.folder.named()
+        raise RequestError(f"{name} is not the folder of a run that has started: it has no summary.json")
+    finished = ledger.finished()
     cells: dict[str, int] = summary["cells"]
-    wanted = Ledger(run).wanted() or {}
     ended = {name: result for name, result in finished.items() if name in wanted}
     per_cell = Counter(wanted[name] for name in ended)
     best: dict[str, float] = {}
     for name, result in ended.items():
         if result.value is not None:
             best[wanted[name]] = max(result.value, best.get(wanted[name], 0.0))
-    running = [
-        read_json(path)
-        for path in sorted((run / "trials").glob("*/progress.json"))
-        if path.parent.name in wanted and path.parent.name not in finished
-    ]
+    left = {f"trials/{name}/{LIVE}" for name in wanted if name not in finished}
+    ledger.folder.pull("trials", left.__contains__)
+    paths = (ledger.run / name for name in sorted(left))
+    running = [read_json(path) for path in paths if path.is_file()]
     return {
-        "run": str(run),
-        "state": _state(run, summary["state"]),
+        "run": ledger.folder.named(),
+        "state": _state(ledger, summary["state"]),
         "cells": len(cells),
         "cells_done": sum(per_cell[cell] >= trials for cell, trials in cells.items()),
         "trials": len(wanted),
@@ -143,8 +142,8 @@ def status_text(status: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _state(run: Path, written: str) -> str:
+def _state(ledger: Ledger, written: str) -> str:
     """Return the written state, unless the driver that wrote ``running`` is gone."""
-    if written == "running" and not Ledger(run).is_locked():
+    if written == "running" and not ledger.is_locked():
         return "interrupted (run the same command again to continue)"
     return written

@@ -25,6 +25,10 @@ class CorruptFileError(DdnlError):
     """A file of ours does not match its checksum, format or version."""
 
 
+class StorageError(DdnlError):
+    """Storage that a run or a store lies on does not answer; what has been stored is safe."""
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return a clause that lists the known names, the nearest one first.
 

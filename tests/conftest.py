@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
+import socket
 import subprocess
 import sys
+import time
+import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -98,3 +102,56 @@ def global_random_untouched() -> Callable[[int], AbstractContextManager[None]]:
             assert states() == before, "a global generator was used"
 
     return guard
+
+
+@pytest.fixture(scope="session")
+def s3_endpoint() -> Iterator[str]:
+    """Host and port of a local S3 with one bucket; tests skip where moto is not installed."""
+    if not all(importlib.util.find_spec(name) for name in ("moto", "flask", "flask_cors")):
+        pytest.skip("moto[server] is not installed: pip install 'ddnl-ray[dev]'")
+    from pyarrow.fs import S3FileSystem
+
+    with closing(socket.socket()) as free:
+        free.bind(("127.0.0.1", 0))
+        host = f"127.0.0.1:{free.getsockname()[1]}"
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", host.split(":")[1]]
+    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        limit = time.monotonic() + 60
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", int(host.split(":")[1])), 1).close()
+                break
+            except OSError:
+                assert server.poll() is None
+                assert time.monotonic() < limit
+                time.sleep(0.1)
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in s3_environment(host).items():
+                patch.setenv(name, value)
+            S3FileSystem(
+                endpoint_override=host, scheme="http", region="us-east-1", allow_bucket_creation=True
+            ).create_dir("bucket")
+        yield host
+    finally:
+        server.kill()
+        server.wait()
+
+
+def s3_environment(host: str) -> dict[str, str]:
+    """Return the environment in which that S3 is found."""
+    return {
+        "AWS_ACCESS_KEY_ID": "key",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+        "AWS_REGION": "us-east-1",
+        "AWS_ENDPOINT_URL": f"http://{host}",
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }
+
+
+@pytest.fixture
+def local_s3(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The address of an empty folder of the local S3, which this process is set up for."""
+    for name, value in s3_environment(s3_endpoint).items():
+        monkeypatch.setenv(name, value)
+    return f"s3://bucket/{uuid.uuid4().hex}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import click
@@ -13,23 +14,26 @@ from analysis.scores import select_on
 from analysis.tables import selection_sentence
 from ddnl_ray.errors import CorruptFileError, DdnlError, require_known
 from ddnl_ray.results import SPLITS
+from ddnl_ray.storage import Address
+from ddnl_ray.storage.option import ADDRESS
+from ddnl_ray.storage.reading import reading
 
 WRONG_REQUEST = 2
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.argument("runs", nargs=-1, required=True, metavar="RUN...", type=click.Path(path_type=Path))
+@click.argument("runs", nargs=-1, required=True, metavar="RUN...", type=ADDRESS)
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
-    help="Folder to write to; by default `figures` in the run folder, and in this folder for several runs.",
+    help="Folder to write to; by default `figures` in the run folder, and in this folder for several or remote runs.",
 )
 @click.option("--split", default="test", show_default=True, help="test, val_noisy or val_clean.")
 @click.option("--i-min", type=float, help="Information that a class needs, nats; default: as measured.")
 @click.option("--i-clean", type=float, help="Information of one clean sample, nats; default: as measured.")
 @click.option("--redundancy", type=float, help="r of the theory, in (0, 1]; default: as measured, else 1.")
 def main(
-    runs: tuple[Path, ...],
+    runs: tuple[Address, ...],
     out: Path | None,
     split: str,
     i_min: float | None,
@@ -43,12 +47,14 @@ def main(
     """
     try:
         require_known("split", split, SPLITS)
-        material = Material.read(runs)
+        with ExitStack() as stack:
+            material = Material.read([stack.enter_context(reading(run)) for run in runs])
         found = catalogue(material, split, information=Information(i_min, i_clean, redundancy))
     except (DdnlError, CorruptFileError, ValueError) as error:
         click.echo(f"figures: {error}", err=True)
         sys.exit(WRONG_REQUEST)
-    folder = out or (material.runs[0][0] / "figures" if len(material.runs) == 1 else Path("figures"))
+    own = material.runs[0][0] if len(material.runs) == 1 and isinstance(runs[0], Path) else Path()
+    folder = out or own / "figures"
     for entry in found.entries:
         paths = entry.save(folder)
         if not paths:

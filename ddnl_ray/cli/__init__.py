@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import click
 
 from ddnl_ray import __version__
-from ddnl_ray.cli import audits, clusters, dashboards, published, runs, simulate, stores
+from ddnl_ray.cli import audits, clusters, dashboards, outcomes, published, runs, simulate, stores
 from ddnl_ray.errors import CorruptFileError, DdnlError
 
 WRONG_REQUEST, INTERRUPTED = 2, 130
@@ -31,9 +31,9 @@ for command in (
     simulate.simulate_command,
     runs.distill_command,
     runs.status_command,
-    runs.table_command,
-    runs.report_command,
-    runs.analyze_command,
+    outcomes.table_command,
+    outcomes.report_command,
+    outcomes.analyze_command,
     published.compare_command,
     dashboards.dashboard_command,
     audits.noise_rate_command,

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
+from ddnl_ray.storage.option import ADDRESS
+from ddnl_ray.storage.reading import reading
+
+if TYPE_CHECKING:
+    from ddnl_ray.storage import Address
+
 
 @click.command("compare")
-@click.argument("runs", nargs=-1, required=True, metavar="RUN...", type=click.Path(path_type=Path))
+@click.argument("runs", nargs=-1, required=True, metavar="RUN...", type=ADDRESS)
 @click.option("--paper", required=True, metavar="NAME", help="tad, sgr_tiat or rdc.")
 @click.option("--all", "with_all", is_flag=True, help="Show z also where the numbers are not comparable.")
 @click.option("--md", "style", flag_value="md", help="Print Markdown.")
 @click.option("--latex", "style", flag_value="latex", help="Print LaTeX.")
 @click.option("--json", "style", flag_value="json", help="Print JSON.")
-def compare_command(runs: tuple[Path, ...], paper: str, with_all: bool, style: str | None) -> None:
+def compare_command(runs: tuple[Address, ...], paper: str, with_all: bool, style: str | None) -> None:
     """Set the accuracies of runs beside those that a paper prints, and say what is not comparable and why.
 
     \b
@@ -32,8 +38,9 @@ def compare_command(runs: tuple[Path, ...], paper: str, with_all: bool, style: s
     require_known("paper", paper, COMPARED)
     found = []
     for run in dict.fromkeys(runs):
-        Ledger(run).consolidate()
-        found.append(Run(str(run), read_run(run), protocol_of(run)))
+        with reading(run) as folder:
+            Ledger(folder).consolidate()
+            found.append(Run(str(run), read_run(folder), protocol_of(folder)))
     comparison = compare(found, paper, with_all=with_all)
     if style == "json":
         click.echo(json.dumps(to_json(comparison)))

@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ddnl_ray.storage.option import ADDRESS
+
 if TYPE_CHECKING:
     from ddnl_ray.experts import ExpertStore
+    from ddnl_ray.storage import Address, Folder
     from ddnl_ray.sweep.plan import Plan
     from ddnl_ray.sweep.schema import SweepFile
 
@@ -25,11 +28,11 @@ def store_option(command: Any) -> Any:
     """Add the option that names the expert store."""
     return click.option(
         "--store",
-        type=click.Path(path_type=Path),
+        type=ADDRESS,
         envvar="DDNL_STORE",
         default=Path("~/.cache/ddnl/experts"),
         show_default=True,
-        help="Where expert buffers are kept (or DDNL_STORE).",
+        help="Where expert buffers are kept: a folder, s3:// or gs:// (or DDNL_STORE).",
     )(command)
 
 
@@ -52,7 +55,13 @@ def _require_device(_context: click.Context, _option: click.Parameter, device: s
 
 def run_options(command: Any) -> Any:
     """Add the options that name the run folder."""
-    command = click.option("--out", type=click.Path(path_type=Path), default=Path("runs"), show_default=True)(command)
+    command = click.option(
+        "--out",
+        type=ADDRESS,
+        default=Path("runs"),
+        show_default=True,
+        help="Where runs are kept: a folder, s3:// or gs://.",
+    )(command)
     return click.option("--name", help="Name of the run; default: the file's.")(command)
 
 
@@ -67,8 +76,35 @@ def read_plan(file: Path, profile: str | None, overrides: tuple[str, ...], name:
     return make_plan(sweep)
 
 
-def open_store(path: Path) -> ExpertStore:
-    """Return the expert store at a path."""
+def open_store(address: Address, write: bool = False) -> ExpertStore:
+    """Return the expert store at an address, after asking a remote one whether it can be read, or written too."""
     from ddnl_ray.experts import ExpertStore
 
-    return ExpertStore(path.expanduser())
+    store = ExpertStore.at(address.expanduser() if isinstance(address, Path) else address)
+    store.folder.check(write)
+    return store
+
+
+def open_run(address: Address, purpose: str, write: bool = False) -> Folder:
+    """Return a run folder, after asking a remote one whether it can be read, or written too."""
+    from ddnl_ray.storage import open_folder
+
+    run = open_folder(address, purpose)
+    run.check(write)
+    return run
+
+
+def write_run_report(run: Folder) -> str | None:
+    """Write the report of a run that has results; return where it is."""
+    from analysis.report import write_report
+    from ddnl_ray.storage.reading import is_read
+    from ddnl_ray.sweep.ledger import Ledger
+
+    frame = Ledger(run).consolidate()
+    if frame is None:
+        return None
+    run.pull("trials", is_read)
+    write_report(run.path, frame)
+    made = (path for folder in ("figures", "tables") for path in sorted((run.path / folder).glob("*")))
+    run.publish(*(path.relative_to(run.path).as_posix() for path in made), "report.html")
+    return run.named("report.html")

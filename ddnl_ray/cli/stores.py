@@ -12,6 +12,7 @@ from ddnl_ray.cli.shared import device_option, open_store, read_plan, store_opti
 
 if TYPE_CHECKING:
     from ddnl_ray.experts import Moved
+    from ddnl_ray.storage import Address
 
 
 @click.group("experts")
@@ -22,7 +23,7 @@ def experts_group() -> None:
 @experts_group.command("ls")
 @store_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def experts_ls(store: Path, as_json: bool) -> None:
+def experts_ls(store: Address, as_json: bool) -> None:
     """List the stored buffers.
 
     \b
@@ -31,7 +32,8 @@ def experts_ls(store: Path, as_json: bool) -> None:
     import dataclasses
     import time
 
-    buffers = list(open_store(store).buffers())
+    experts = open_store(store)
+    buffers = list(experts.buffers())
     if as_json:
         click.echo(json.dumps([dataclasses.asdict(buffer) for buffer in buffers]))
         return
@@ -42,12 +44,11 @@ def experts_ls(store: Path, as_json: bool) -> None:
         size = f"{buffer.num_bytes / 2**20:.1f} MiB"
         there = f"{buffer.experts:4d} experts to epoch {max(0, buffer.last_epoch):3d}"
         click.echo(f"{buffer.key}  {there}  {size:>12}  used {days:.1f} days ago  {what}")
-    derived = open_store(store).derived()
+    derived = experts.derived()
     if derived:
-        click.echo(f"{len(derived)} derived, {sum(path.stat().st_size for path in derived) / 2**20:.1f} MiB")
-    click.echo(
-        f"{len(buffers)} buffers, {sum(b.num_bytes for b in buffers) / 2**20:.1f} MiB in {open_store(store).root}"
-    )
+        click.echo(f"{len(derived)} derived, {sum(entry.num_bytes for entry in derived) / 2**20:.1f} MiB")
+    total = sum(buffer.num_bytes for buffer in buffers) / 2**20
+    click.echo(f"{len(buffers)} buffers, {total:.1f} MiB in {experts.folder.named()}")
 
 
 @experts_group.command("build")
@@ -56,7 +57,7 @@ def experts_ls(store: Path, as_json: bool) -> None:
 @device_option
 @click.option("--rebuild", is_flag=True, help="Train corrupt experts again instead of refusing them.")
 def experts_build(
-    file: Path, profile: str | None, overrides: tuple[str, ...], store: Path, device: str, rebuild: bool
+    file: Path, profile: str | None, overrides: tuple[str, ...], store: Address, device: str, rebuild: bool
 ) -> None:
     """Train the experts that a sweep file needs and the store lacks, in this process.
 
@@ -65,7 +66,7 @@ def experts_build(
     """
     from ddnl_ray.sweep.local import build_all
 
-    plan, experts = read_plan(file, profile, overrides, None), open_store(store)
+    plan, experts = read_plan(file, profile, overrides, None), open_store(store, write=True)
     for key, index in build_all(plan, experts, device, rebuild):
         click.echo(f"{key} expert {index}")
 
@@ -76,7 +77,7 @@ def experts_build(
 @click.option("--out", required=True, type=click.Path(dir_okay=False, path_type=Path), help="The archive to write.")
 @store_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def experts_export(keys: tuple[str, ...], everything: bool, out: Path, store: Path, as_json: bool) -> None:
+def experts_export(keys: tuple[str, ...], everything: bool, out: Path, store: Address, as_json: bool) -> None:
     """Write buffers into one checked archive, for the store of another cluster.
 
     KEY is a name that `ddnl experts ls` shows, or the start of one.
@@ -99,7 +100,7 @@ def experts_export(keys: tuple[str, ...], everything: bool, out: Path, store: Pa
 @click.argument("file", type=click.Path(path_type=Path))
 @store_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def experts_import(file: Path, store: Path, as_json: bool) -> None:
+def experts_import(file: Path, store: Address, as_json: bool) -> None:
     """Check an archive that `ddnl experts export` wrote, and store what is not there yet.
 
     
@@ -107,7 +108,7 @@ def experts_import(file: Path, store: Path, as_json: bool) -> None:
     """
     from ddnl_ray.experts import import_archive
 
-    _print_moved(file, import_archive(open_store(store), file), as_json)
+    _print_moved(file, import_archive(open_store(store, write=True), file), as_json)
 
 
 def _print_moved(file: Path, moved: list[Moved], as_json: bool) -> None:
@@ -126,18 +127,24 @@ def _print_moved(file: Path, moved: list[Moved], as_json: bool) -> None:
 @experts_group.command("gc")
 @store_option
 @click.option("--unused-days", type=float, default=30.0, show_default=True, help="Remove what no sweep used since.")
-def experts_gc(store: Path, unused_days: float) -> None:
+def experts_gc(store: Address, unused_days: float) -> None:
     """Remove buffers that no sweep has used for a while.
+
+    Of a remote store, this machine's copies that were not read for as long go, too.
 
     \b
     Example:  ddnl experts gc --unused-days 7
     """
-    removed = open_store(store).collect(unused_days)
+    experts = open_store(store, write=True)
+    removed = experts.collect(unused_days)
     for buffer in removed:
         click.echo(f"removed {buffer.key} ({buffer.num_bytes / 2**20:.1f} MiB)")
     click.echo(f"{len(removed)} buffers removed")
-    for path in open_store(store).collect_derived(unused_days):
-        click.echo(f"removed {path.name}")
+    for entry in experts.collect_derived(unused_days):
+        click.echo(f"removed {entry.name.rsplit('/', 1)[1]}")
+    freed = experts.collect_copies(unused_days)
+    if freed:
+        click.echo(f"removed {freed / 2**20:.1f} MiB of copies from {experts.root}")
 
 
 @click.group("data")

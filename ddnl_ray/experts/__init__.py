@@ -3,8 +3,9 @@
 from ddnl_ray.experts.archive import Moved, export_buffers, import_archive
 from ddnl_ray.experts.buffer import ArrayExperts, Experts
 from ddnl_ray.experts.build import build_experts, groups, training_labels
+from ddnl_ray.experts.identity import BufferId
 from ddnl_ray.experts.recipe import ExpertRecipe
-from ddnl_ray.experts.store import BufferId, ExpertStore, StoredBuffer
+from ddnl_ray.experts.store import ExpertStore, StoredBuffer
 from ddnl_ray.experts.train import TrainingState, Trajectory, train_expert, train_experts
 
 __all__ = [

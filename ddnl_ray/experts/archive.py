@@ -21,9 +21,10 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from ddnl_ray.errors import CorruptFileError, DataError
+from ddnl_ray.experts.identity import key_of
 from ddnl_ray.experts.segments import FORMAT_VERSION, Segment, manifest_fault, read_manifest
-from ddnl_ray.experts.store import STAGING, ExpertStore, key_of
-from ddnl_ray.files import open_atomic, read_json, sha256, write_json
+from ddnl_ray.experts.store import DESCRIPTION, STAGING, ExpertStore
+from ddnl_ray.files import open_atomic, sha256
 
 ARCHIVE_VERSION = 1
 INDEX = "archive.json"
@@ -80,15 +81,15 @@ def export_buffers(store: ExpertStore, keys: Iterable[str], out: Path) -> list[M
     files: list[tuple[Member, Segment]] = []
     moved = []
     for key in sorted(set(keys)):
-        buffers[key] = read_json(store.root / key / "buffer.json")
+        buffers[key] = store.description(key)
         chains = store.segments(key)
         if not chains:
             raise DataError(
-                f"expert buffer {key} in {store.root} has nothing to export: it holds no complete expert of format "
-                f"version {FORMAT_VERSION}; train it with `ddnl experts build FILE`"
+                f"expert buffer {key} in {store.folder.named()} has nothing to export: it holds no complete expert of "
+                f"format version {FORMAT_VERSION}; train it with `ddnl experts build FILE`"
             )
         segments = sorted(segment for chain in chains.values() for segment in chain)
-        own = [(member, segment) for segment in segments for member in _members_of(segment)]
+        own = [(member, segment) for segment in segments for member in store.read(segment, _members_of)]
         moved.append(Moved(key, len(chains), len(segments), sum(member.size for member, _ in own)))
         files += own
     index = {
@@ -129,18 +130,20 @@ def import_archive(store: ExpertStore, path: Path) -> list[Moved]:
         buffers, listed = _read_index(tar)
         headers = _read_headers(tar, listed)
         segments = _check_names(buffers, listed)
-        new = {segment for segment in segments if not _within(store.root, segment).is_complete}
+        new = {segment for segment in segments if not store.holds(_within(store.root, segment))}
         for segment in sorted(new):
             _stage(tar, headers, listed, _within(staging, segment))
         for segment in new:
             (store.root / segment.folder).mkdir(parents=True, exist_ok=True)
             _within(staging, segment).data.replace(_within(store.root, segment).data)
+            store.folder.publish(_name(segment.data))
         for key, about in buffers.items():
-            if not (store.root / key / "buffer.json").exists():
-                write_json(store.root / key / "buffer.json", about)
+            if not store.folder.exists(f"{key}/{DESCRIPTION}"):
+                store.describe_key(key, about)
             store.touch(key)
         for segment in new:
             _within(staging, segment).manifest.replace(_within(store.root, segment).manifest)
+            store.folder.publish(_name(segment.manifest))
     return [_moved(key, segments, new, listed) for key in buffers]
 
 

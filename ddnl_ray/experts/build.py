@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor
 
 from ddnl_ray.data import PreparedData
-from ddnl_ray.experts.store import BufferId, ExpertStore
+from ddnl_ray.experts.identity import BufferId
+from ddnl_ray.experts.store import ExpertStore
 from ddnl_ray.experts.train import train_experts
 from ddnl_ray.noise import NoisyLabels
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,11 +82,17 @@ class Segment:
         )
 
 
-def complete_segments(folder: Path, expert: int | None = None) -> list[Segment]:
-    """Return the complete segments in a buffer's folder, of one expert or of all, sorted; none without a folder."""
-    pattern = "expert-*.json" if expert is None else f"expert-{expert:05d}.*.json"
-    found = (Segment.of_file(path) for path in folder.glob(pattern))
-    return sorted(segment for segment in found if segment is not None and segment.is_complete)
+def complete_segments(folder: Path, names: Collection[str], expert: int | None = None) -> list[Segment]:
+    """Return the complete segments of a buffer, of one expert or of all, sorted.
+
+    Args:
+        folder: The buffer's folder on this machine.
+        names: The files that the store has of the buffer, wherever they lie.
+        expert: Of which expert; None: of all.
+    """
+    manifests = (Segment.of_file(folder / name) for name in names if name.endswith(".json"))
+    found = (one for one in manifests if one is not None and expert in (None, one.expert))
+    return sorted(one for one in found if {one.data.name, one.manifest.name} <= set(names))
 
 
 def connected(segments: Iterable[Segment]) -> list[Segment]:
@@ -100,13 +106,19 @@ def connected(segments: Iterable[Segment]) -> list[Segment]:
         chain.append(max(fitting, key=lambda segment: segment.last))
 
 
-def write_segment(folder: Path, expert: int, trajectory: Trajectory, dtype: str) -> None:
-    """Write (a part of) a trajectory as a segment; one that is complete already is left as it is."""
+def chains_of(segments: Iterable[Segment]) -> dict[int, list[Segment]]:
+    """Return the connected segments of every expert that has epoch 0."""
+    found: dict[int, list[Segment]] = {}
+    for segment in segments:
+        found.setdefault(segment.expert, []).append(segment)
+    chains = {expert: connected(own) for expert, own in found.items()}
+    return {expert: chain for expert, chain in chains.items() if chain}
+
+
+def write_segment(segment: Segment, trajectory: Trajectory, dtype: str) -> None:
+    """Write (a part of) a trajectory as a segment."""
     from safetensors.torch import save
 
-    segment = Segment(folder, expert, trajectory.first_epoch, trajectory.end.epoch)
-    if segment.is_complete:
-        return
     end = {"tail": trajectory.end.weights} if dtype != "float32" else {}
     if trajectory.velocity is not None:
         end["velocity"] = trajectory.velocity
@@ -190,6 +202,24 @@ def read_rows(segment: Segment, epochs: Iterable[int]) -> Iterator[npt.NDArray[n
             yield _as_array(row)
 
 
+def fill_rows(
+    array: npt.NDArray[np.generic] | None, wanted: Sequence[int], places: Sequence[int], segment: Segment
+) -> npt.NDArray[np.generic]:
+    """Read the snapshots of a segment into their places of an array [len(wanted), P], made where there is none yet.
+
+    Raises:
+        CorruptFileError: As :func:`read_rows`, or a snapshot is not like the others.
+    """
+    for place, row in zip(places, read_rows(segment, [wanted[place] for place in places]), strict=True):
+        if array is None:
+            array = np.empty((len(wanted), len(row)), row.dtype)
+        if (len(row), row.dtype) != (array.shape[1], array.dtype):
+            raise segment.corrupt("its snapshots are not of the size and type of the others")
+        array[place] = row
+    assert array is not None
+    return array
+
+
 def read_end(segment: Segment) -> TrainingState:
     """Read the state from which training goes on after a segment.
 
@@ -223,12 +253,6 @@ def check_segment(segment: Segment) -> Manifest:
     if found != manifest["sha256"]:
         raise segment.corrupt("it does not match its checksum")
     return manifest
-
-
-def discard(segment: Segment) -> None:
-    """Remove a segment, manifest first, so that it is incomplete at every moment."""
-    segment.manifest.unlink(missing_ok=True)
-    segment.data.unlink(missing_ok=True)
 
 
 def _identity(segment: Segment) -> Manifest:

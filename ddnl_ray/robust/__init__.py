@@ -1,7 +1,7 @@
 """What makes a method trust the right samples: TAD, SGR and TIAT by its experts and targets, RDC by golden sets."""
 
 from ddnl_ray.robust.composition import BASES, NAMES, Composition, compose, nearest_method
-from ddnl_ray.robust.derived import Derived, Inputs
+from ddnl_ray.robust.derived import Derived, Inputs, bring
 from ddnl_ray.robust.outcome import Trusted, describe_choice, describe_trust, golden_sets, trusted
 from ddnl_ray.robust.preparation import Preparation, Setting, build_buffer, prepare, prepared_from
 from ddnl_ray.robust.rdc_trajectory import golden_term
@@ -15,6 +15,7 @@ __all__ = [
     "Preparation",
     "Setting",
     "Trusted",
+    "bring",
     "build_buffer",
     "compose",
     "describe_choice",

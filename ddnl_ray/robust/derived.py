@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import os
 import time
@@ -68,18 +69,24 @@ class Derived(ABC):
         """Where its random numbers come from: own to what determines it."""
         return SeedTree.root(int(self.identity["seed"])).child(self.kind, self.key)
 
-    def path(self, root: Path) -> Path:
-        """Return its file in a store."""
-        return root / DERIVED / f"{self.kind}-{self.key}.safetensors"
+    @property
+    def name(self) -> str:
+        """Its file in a store."""
+        return f"{DERIVED}/{self.kind}-{self.key}.safetensors"
 
-    def is_made(self, root: Path) -> bool:
+    def path(self, root: Path) -> Path:
+        """Return its file below the store's folder on this machine."""
+        return root / self.name
+
+    def is_stored(self, store: ExpertStore) -> bool:
         """Return whether a store holds it."""
-        return self.path(root).is_file()
+        return store.folder.exists(self.name)
 
     def build(self, inputs: Inputs) -> None:
-        """Make it, unless the store holds it."""
+        """Make it, unless the store holds it; it is on this machine afterwards."""
         root = inputs.store.root
-        if not self.is_made(root):
+        bring(self, inputs.store)
+        if not self.is_stored(inputs.store):
             started = time.perf_counter()
             tensors, about = self.make(inputs)
             seconds = round(time.perf_counter() - started, 3)
@@ -93,6 +100,7 @@ class Derived(ABC):
                 "sha256": checksum(kept),
             }
             write_tensors(self.path(root), kept, meta)
+            inputs.store.folder.publish(self.name)
 
     def read(self, root: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Return its tensors, on the CPU, and what is said of them.
@@ -110,6 +118,26 @@ class Derived(ABC):
             raise CorruptFileError(f"{path} does not match its checksum; add --rebuild to have it made again")
         os.utime(path)
         return tensors, meta["about"]
+
+
+def bring(thing: Any, store: ExpertStore) -> None:
+    """Bring what a store holds of everything derived that a thing is made of, and of itself, to this machine.
+
+    Args:
+        thing: Something derived, a policy, a buffer's name, a preparation, or a tuple of such.
+        store: The store; where it is a folder of this machine, there is nothing to do.
+    """
+    if not store.folder.is_remote:
+        return
+    if isinstance(thing, tuple):
+        for each in thing:
+            bring(each, store)
+    elif dataclasses.is_dataclass(thing) and not isinstance(thing, type):
+        for field in dataclasses.fields(thing):
+            bring(getattr(thing, field.name), store)
+        if isinstance(thing, Derived) and thing.is_stored(store):
+            store.folder.keep(thing.name)
+            store.use(thing.name)
 
 
 def checksum(tensors: Mapping[str, Tensor]) -> str:

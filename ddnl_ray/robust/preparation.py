@@ -14,7 +14,7 @@ from ddnl_ray.experts import BufferId, ExpertRecipe, ExpertStore, Trajectory, bu
 from ddnl_ray.features import SimclrConfig
 from ddnl_ray.noise import NoisyLabels
 from ddnl_ray.robust.composition import compose
-from ddnl_ray.robust.derived import Derived
+from ddnl_ray.robust.derived import Derived, bring
 from ddnl_ray.robust.forgetting import ForgettingConfig
 from ddnl_ray.robust.rdc_experts import LEARNING, GoldenSets, GoldenSource, build_golden_experts
 from ddnl_ray.robust.stages import Curated, Features, Forgotten, Reliable, SgrSource, TadSource, TunedSource, snapshots
@@ -164,6 +164,7 @@ def build_buffer(
     store: ExpertStore,
 ) -> None:
     """Train experts, or tune targets, of a buffer up to an epoch, and store what is new (see :func:`build_experts`)."""
+    bring(buffer, store)
     if isinstance(buffer.policy, GoldenSource):
         build_golden_experts(data, labels, buffer, indices, last_epoch, store)
         return

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ddnl_ray.experts import ExpertStore
+from ddnl_ray.storage import Folder
 from ddnl_ray.sweep.capacity import max_concurrent
 from ddnl_ray.sweep.conduct import MAX_FAILURES, Conduct, deadline_of
 from ddnl_ray.sweep.ledger import Ledger
@@ -41,7 +42,9 @@ class Machine:
     gpus: int | None = None
 
 
-def run_sweep(plan: Plan, run: Path, store: ExpertStore, machine: Machine, watcher: Watcher, rebuild: bool) -> None:
+def run_sweep(
+    plan: Plan, run: Path | Folder, store: ExpertStore, machine: Machine, watcher: Watcher, rebuild: bool
+) -> None:
     """Run what is left of a sweep, and write ``results.parquet``.
 
     Where the sweep has a time budget, it counts from this call: when it ends, nothing more starts, and what runs keeps
@@ -49,7 +52,7 @@ def run_sweep(plan: Plan, run: Path, store: ExpertStore, machine: Machine, watch
 
     Args:
         plan: The sweep.
-        run: The run folder.
+        run: The run folder, or its path.
         store: The expert store.
         machine: Where to run.
         watcher: Told what happens.
@@ -73,7 +76,7 @@ def run_sweep(plan: Plan, run: Path, store: ExpertStore, machine: Machine, watch
         ledger.refresh()
         return
     watcher.stage("starting Ray")
-    with ray_session(machine.address, machine.cpus, machine.gpus, run / "logs" / "ray.log") as ray:
+    with ray_session(machine.address, machine.cpus, machine.gpus, ledger.run / "logs" / "ray.log") as ray:
         concurrent = max_concurrent(ray, plan.sweep.resources, grows=machine.address is not None)
         shelf = Shelf(ray, plan, store)
         if not make_all(ray, shelf, studies.remaining(), watcher, deadline):
@@ -83,7 +86,7 @@ def run_sweep(plan: Plan, run: Path, store: ExpertStore, machine: Machine, watch
             plan=plan, ledger=ledger, studies=studies, watcher=watcher, deadline=deadline, shelf=shelf
         )
         try:
-            _run_trials(execution, run, concurrent)
+            _run_trials(execution, concurrent)
         finally:
             ledger.refresh()
             mirror(plan, ledger)
@@ -108,7 +111,7 @@ class Execution(Conduct):
             return None
         cell, shelf = job.cell, self.shelf
         payload = Payload(
-            run=str(self.ledger.run.resolve()),
+            run=self.ledger.folder.address,
             store=shelf.root,
             sweep=self.plan.sweep,
             job=job,
@@ -120,14 +123,14 @@ class Execution(Conduct):
         return {"payload": payload}
 
 
-def _run_trials(execution: Execution, run: Path, concurrent: int) -> None:
-    """Let Ray Tune run every trial that is left."""
+def _run_trials(execution: Execution, concurrent: int) -> None:
+    """Let Ray Tune run every trial that is left; its own files stay on this machine."""
     from ray import tune
 
     from ddnl_ray.sweep.tuning import CellSearcher
     from ddnl_ray.sweep.worker import run_payload
 
-    storage = run / ".tune"
+    storage = execution.ledger.run / ".tune"
     shutil.rmtree(storage, ignore_errors=True)
     resources = execution.plan.sweep.resources
     bundle = {"CPU": resources.cpu} | ({"GPU": resources.gpu} if resources.gpu else {})

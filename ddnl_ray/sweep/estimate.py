@@ -16,6 +16,7 @@ from ddnl_ray.robust import Derived
 from ddnl_ray.robust.rdc_experts import GoldenSource
 from ddnl_ray.robust.stages import TunedSource
 from ddnl_ray.seeds import SeedTree
+from ddnl_ray.storage import Folder
 from ddnl_ray.sweep.ledger import Ledger, trial_name
 from ddnl_ray.sweep.needs import CellNeed, needs
 from ddnl_ray.sweep.plan import Cell, Plan
@@ -69,13 +70,14 @@ def _epochs(need: CellNeed, reach: int) -> float:
     return last - done
 
 
-def estimate(plan: Plan, run: Path, store: ExpertStore) -> dict[str, Any]:
+def estimate(plan: Plan, run: Path | Folder, store: ExpertStore) -> dict[str, Any]:
     """Return the plan in figures.
 
     Durations of trials come from finished trials of the same method and IPC where the run has some, else from timing
     a few steps on this machine with one thread.
     """
-    finished = Ledger(run).finished()
+    ledger = Ledger(run)
+    finished = ledger.finished()
     studies = Studies(plan, finished)
     needed = needs(plan, studies.remaining())
     probe = Probe(plan)
@@ -101,7 +103,7 @@ def estimate(plan: Plan, run: Path, store: ExpertStore) -> dict[str, Any]:
     expert_seconds += sum(work.epochs * probe.epoch_seconds(work.need.cell) for work in works if work.epochs)
     total = expert_seconds + sum(each[kind] * count for kind, count in left.items())
     return {
-        "run": str(run),
+        "run": ledger.folder.named(),
         "cells": len(plan.cells),
         "trials": plan.num_trials,
         "cached": studies.cached,
@@ -123,7 +125,7 @@ def _derived(plan: Plan, cells: list[Cell], store: ExpertStore) -> dict[str, tup
         preparation = plan.preparation(cell)
         if preparation is not None and not cell.prepares_itself:
             for each in (*preparation.first, *preparation.then):
-                if not each.is_made(store.root):
+                if not each.is_stored(store):
                     found[each.key] = each, cell
     return found
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import fcntl
 import itertools
 import json
 import math
+import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import yaml
 
-from ddnl_ray.errors import CorruptFileError, RequestError
+from ddnl_ray.errors import CorruptFileError, DdnlError, RequestError
 from ddnl_ray.files import read_json, write_atomic, write_json
 from ddnl_ray.results import SCHEMA, SIMULATED, Outcome, as_frame, read_table, rows_table, write_table
+from ddnl_ray.storage import Folder, Held, LocalFolder
 from ddnl_ray.sweep.pack import PART, SELECT_ON, Pack
 from ddnl_ray.sweep.schema import SweepFile
+
+LOCK = ".lock"
+CHECKPOINT, LIVE = "checkpoint.safetensors", "progress.json"
+LIVE_EVERY_S = 15.0
+"""How often the progress of a trial is published, where that costs a request."""
 
 
 def trial_name(cell: str, number: int) -> str:
@@ -56,35 +62,59 @@ class Finished:
 class Ledger:
     """The results of a run folder.
 
+    Files are written below ``run`` and then published: on a local disk that is one and the same, in an object store a
+    trial counts when its part has been uploaded, which happens after everything else of it.
+
     Args:
-        run: The run folder.
+        run: The run folder, or its path.
     """
 
-    def __init__(self, run: Path) -> None:
-        self.run = run
-        self.parts = run / "parts"
-        self.pack = Pack(self.parts, run / ".parts.parquet")
+    def __init__(self, run: Path | Folder) -> None:
+        self.folder = run if isinstance(run, Folder) else LocalFolder(run)
+        self.run = self.folder.path
+        self.parts = self.run / "parts"
+        self.pack = Pack(self.parts, self.run / ".parts.parquet")
+        self._live_at = -math.inf
+
+    def start(self, trial: str) -> Path:
+        """Return the folder of a trial that starts or goes on, with its checkpoint where there is one."""
+        with suppress(FileNotFoundError):
+            self.folder.fetch(f"trials/{trial}/{CHECKPOINT}")
+        return self.run / "trials" / trial
+
+    def save(self, trial: str) -> None:
+        """Publish the checkpoint of a trial, and now and then its progress.
+
+        A trial outlives storage that does not answer: its next checkpoint is published instead.
+        """
+        with suppress(DdnlError):
+            self.folder.publish(f"trials/{trial}/{CHECKPOINT}")
+            if time.monotonic() - self._live_at > LIVE_EVERY_S:
+                self.folder.publish(f"trials/{trial}/{LIVE}")
+                self._live_at = time.monotonic()
 
     def publish(self, trial: str, rows: list[dict[str, Any]], select_on: str) -> Finished:
         """Record a trial that has ended, then drop its checkpoint, unless only its time was up."""
-        table = rows_table(rows)
-        write_table(self.parts / f"{trial}.parquet", table, select_on)
+        part, own, table = _part(trial), f"trials/{trial}", rows_table(rows)
+        write_table(self.run / part, table, select_on)
+        left = (path.relative_to(self.run).as_posix() for path in sorted((self.run / own).rglob("*")) if path.is_file())
+        self.folder.publish(*(name for name in left if not name.endswith(f"/{CHECKPOINT}")), part)
         finished = summarise(trial, table, select_on)
         if finished.outcome is not Outcome.TIMEOUT:
-            (self.run / "trials" / trial / "checkpoint.safetensors").unlink(missing_ok=True)
+            self.folder.delete([f"{own}/{CHECKPOINT}"])
         return finished
 
     def has(self, trial: str) -> bool:
         """Return whether a trial is in the ledger."""
-        return (self.parts / f"{trial}.parquet").is_file()
+        return self.folder.exists(_part(trial))
 
     def read(self, trial: str) -> Finished:
         """Return a trial of the ledger."""
-        return summarise(trial, *read_table(self.parts / f"{trial}.parquet", _SUMMARY))
+        return summarise(trial, *read_table(self.folder.fetch(_part(trial)), _SUMMARY))
 
     def finished(self) -> dict[str, Finished]:
         """Return every trial of the ledger by name."""
-        table = self.pack.rows(_SUMMARY)
+        table = self._rows(_SUMMARY)
         parts, splits = (table.column(name).to_pylist() for name in (PART, SELECT_ON))
         starts = [i for i, part in enumerate(parts) if i == 0 or part != parts[i - 1]]
         found = {}
@@ -115,11 +145,12 @@ class Ledger:
         found = self._marked()
         if found is not None:
             write_table(self.run / "results.parquet", *found)
+            self.folder.publish("results.parquet")
         return found
 
     def _marked(self) -> tuple[pa.Table, str] | None:
         """Return the rows of the sweep's trials, with the split of selection; None where none has ended."""
-        table, wanted = self.pack.rows(), self.wanted()
+        table, wanted = self._rows(), self.wanted()
         if wanted is not None:
             names = pa.array([f"{trial}.parquet" for trial in wanted], pa.string())
             table = table.filter(pc.is_in(table[PART], names))
@@ -139,6 +170,11 @@ class Ledger:
                 table = table.set_column(number, field, pc.if_else(pc.is_nan(column), empty, column))
         return table.combine_chunks(), select_on
 
+    def _rows(self, columns: list[str] | None = None) -> pa.Table:
+        """Return the rows of all parts, as they are now."""
+        self.folder.pull("parts")
+        return self.pack.rows(columns)
+
     def open(self, sweep: SweepFile) -> None:
         """Make the run folder, or check that it is one of ours, and write the resolved sweep into it.
 
@@ -148,14 +184,17 @@ class Ledger:
         self._require_ours()
         text = yaml.safe_dump(sweep.model_dump(exclude_none=True, mode="json"), sort_keys=False)
         write_atomic(self.run / "sweep.yaml", text.encode())
+        self.folder.publish("sweep.yaml")
 
     def _require_ours(self) -> None:
-        if (self.run / SIMULATED).is_file():
-            raise RequestError(f"{self.run} holds a simulation; choose another --out or --name for real results")
-        strangers = [p.name for p in self.run.iterdir() if p.name[0] != "."] if self.run.is_dir() else []
-        if strangers and not (self.run / "sweep.yaml").is_file():
+        if self.folder.exists(SIMULATED):
             raise RequestError(
-                f"{self.run} exists and is not a run folder (it holds {strangers[0]!r} and no sweep.yaml); "
+                f"{self.folder.named()} holds a simulation; choose another --out or --name for real results"
+            )
+        strangers = self.folder.children()
+        if strangers and not self.folder.exists("sweep.yaml"):
+            raise RequestError(
+                f"{self.folder.named()} exists and is not a run folder (it holds {strangers[0]!r} and no sweep.yaml); "
                 "choose another --out"
             )
 
@@ -167,38 +206,50 @@ class Ledger:
             RequestError: Another driver holds it, or it is not a run folder.
         """
         self._require_ours()
-        self.run.mkdir(parents=True, exist_ok=True)
-        with (self.run / ".lock").open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise RequestError(
-                    f"another `ddnl sweep` is running on {self.run}; wait for it, or use another --name"
-                ) from error
-            yield
+        try:
+            with self.folder.lock(LOCK):
+                yield
+        except Held as error:
+            where = f" {error}" if str(error) else ""
+            raise RequestError(
+                f"another `ddnl sweep` is running on {self.folder.named()}{where}; wait for it, or use another --name"
+            ) from error
 
     def is_locked(self) -> bool:
         """Return whether a driver holds the run folder."""
-        try:
-            with self.lock():
-                return False
-        except RequestError:
-            return True
+        return self.folder.is_locked(LOCK)
 
     def wanted(self) -> dict[str, str] | None:
         """Return the trials that the sweep has, each with its cell; None where no sweep has started here."""
-        path = self.run / "summary.json"
-        if not path.is_file():
+        summary = self.summary()
+        if summary is None:
             return None
-        summary = read_json(path)
-        if not isinstance(summary, dict) or not isinstance(summary.get("cells"), dict):
-            raise CorruptFileError(f"{path} does not name the cells of its sweep; run the same `ddnl sweep` to go on")
         cells: dict[str, int] = summary["cells"]
         return {trial_name(cell, number): cell for cell, trials in cells.items() for number in range(trials)}
 
+    def summary(self) -> dict[str, Any] | None:
+        """Return ``summary.json``; None where no sweep has started here."""
+        try:
+            summary = read_json(self.folder.fetch("summary.json"))
+        except FileNotFoundError:
+            return None
+        if not isinstance(summary, dict) or not isinstance(summary.get("cells"), dict):
+            name = self.folder.named("summary.json")
+            raise CorruptFileError(f"{name} does not name the cells of its sweep; run the same `ddnl sweep` to go on")
+        return summary
+
     def write_summary(self, summary: dict[str, Any]) -> None:
         """Write ``summary.json``."""
-        write_json(self.run / "summary.json", summary)
+        self.write("summary.json", summary)
+
+    def write(self, name: str, value: Any) -> None:
+        """Write a JSON file of the run."""
+        write_json(self.run / name, value)
+        self.folder.publish(name)
+
+
+def _part(trial: str) -> str:
+    return f"parts/{trial}.parquet"
 
 
 _SUMMARY = ["split", "is_selected", "is_final", "accuracy", "iteration", "params", "outcome", "message", "wall_s"]

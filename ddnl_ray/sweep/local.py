@@ -11,6 +11,7 @@ import torch
 from ddnl_ray.errors import RequestError
 from ddnl_ray.experts import ExpertStore, training_labels
 from ddnl_ray.robust import Inputs, build_buffer
+from ddnl_ray.storage import Folder
 from ddnl_ray.sweep.conduct import deadline_of
 from ddnl_ray.sweep.ledger import Finished, Ledger
 from ddnl_ray.sweep.needs import CellNeed, needs, verify_derived, verify_experts
@@ -65,7 +66,9 @@ def _at_once(plan: Plan, device: str) -> int:
     return plan.sweep.experts.group_size(on_gpu=torch.device(device).type == "cuda")
 
 
-def run_one(plan: Plan, run: Path, store: ExpertStore, device: str, watcher: Watcher, rebuild: bool) -> Finished:
+def run_one(
+    plan: Plan, run: Path | Folder, store: ExpertStore, device: str, watcher: Watcher, rebuild: bool
+) -> Finished:
     """Run a plan of one trial in this process, or return its result where it is already there.
 
     Raises:
@@ -94,7 +97,10 @@ def run_one(plan: Plan, run: Path, store: ExpertStore, device: str, watcher: Wat
     verify_derived(plan, [cell], store, rebuild)
     inputs = make_inputs(job.config, data, labels, store, _at_once(plan, device), watcher.experts)
     watcher.stage(f"distilling {job.trial}")
-    rows = run_trial(job.config, inputs, run / "trials" / job.trial, trial_options(plan.sweep, job, deadline))
-    finished = ledger.publish(job.trial, rows, plan.sweep.search.select_on)
+    with ledger.folder.private() as own:
+        mine = Ledger(own)
+        folder = mine.start(job.trial)
+        rows = run_trial(job.config, inputs, folder, trial_options(plan.sweep, job, mine, deadline))
+        finished = mine.publish(job.trial, rows, plan.sweep.search.select_on)
     ledger.consolidate()
     return finished

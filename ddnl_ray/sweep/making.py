@@ -85,7 +85,7 @@ class _Making:
 
         if derived.key not in self.references:
             self.references[derived.key] = []
-            if not derived.is_made(self.shelf.store.root):
+            if not derived.is_stored(self.shelf.store):
                 self.kinds.add(derived.kind)
                 self.references[derived.key] = [self._task(run_derived, cell, after, derived)]
         return self.references[derived.key]

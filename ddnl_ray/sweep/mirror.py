@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 
 from ddnl_ray.sweep.ledger import Ledger, trial_name
 from ddnl_ray.sweep.plan import Cell, Plan
 from ddnl_ray.sweep.search import ended_trial
+
+JOURNAL = "studies.journal"
 
 
 def mirror(plan: Plan, ledger: Ledger) -> None:
@@ -19,12 +22,15 @@ def mirror(plan: Plan, ledger: Ledger) -> None:
     cells = [cell for cell in plan.cells if cell.space]
     if not cells:
         return
-    journal = ledger.run / "studies.journal"
+    journal = ledger.run / JOURNAL
+    with suppress(FileNotFoundError):
+        ledger.folder.fetch(JOURNAL)
     try:
         _add(cells, ledger, journal)
     except json.JSONDecodeError:
         journal.unlink()
         _add(cells, ledger, journal)
+    ledger.folder.publish(JOURNAL)
 
 
 def _add(cells: list[Cell], ledger: Ledger, journal: Path) -> None:

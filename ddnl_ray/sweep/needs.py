@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from ddnl_ray.errors import CorruptFileError
 from ddnl_ray.experts import ExpertStore
 from ddnl_ray.experts.precision import require_precision
+from ddnl_ray.robust import bring
 from ddnl_ray.sweep.plan import Cell, Plan
 from ddnl_ray.trial.prepare import Need, needs_of
 
@@ -66,13 +67,14 @@ def verify_derived(plan: Plan, cells: Iterable[Cell], store: ExpertStore, rebuil
     preparations = [plan.preparation(cell) for cell in cells if not cell.prepares_itself]
     made = {each.key: each for own in preparations if own is not None for each in (*own.first, *own.then)}
     for derived in made.values():
-        if derived.is_made(store.root):
+        if derived.is_stored(store):
             try:
+                bring(derived, store)
                 derived.read(store.root)
             except CorruptFileError:
                 if not rebuild:
                     raise
-                derived.path(store.root).unlink()
+                store.folder.delete([derived.name])
 
 
 def require_trainable(needed: dict[str, CellNeed], store: ExpertStore, device: str) -> None:

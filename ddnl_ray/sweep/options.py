@@ -4,14 +4,27 @@ from __future__ import annotations
 
 import math
 
+from ddnl_ray.sweep.ledger import Ledger
 from ddnl_ray.sweep.schema import SweepFile
 from ddnl_ray.sweep.studies import Job
 from ddnl_ray.trial import Options
 
 
-def trial_options(sweep: SweepFile, job: Job, deadline: float = math.inf) -> Options:
-    """Return how a trial of a sweep runs that must end by a deadline (seconds since 1970)."""
+def trial_options(sweep: SweepFile, job: Job, ledger: Ledger | None = None, deadline: float = math.inf) -> Options:
+    """Return how a trial of a sweep runs.
+
+    Args:
+        sweep: The sweep file.
+        job: The trial.
+        ledger: Where its checkpoints are published; None: nowhere.
+        deadline: When it must end, in seconds since 1970.
+    """
     budget = sweep.budget
+
+    def on_progress(_iteration: int) -> None:
+        if ledger is not None:
+            ledger.save(job.trial)
+
     return Options(
         run=sweep.name,
         cell=job.cell.name,
@@ -21,4 +34,5 @@ def trial_options(sweep: SweepFile, job: Job, deadline: float = math.inf) -> Opt
         limit_s=min(budget.trial_seconds or math.inf, job.limit_s),
         deadline=deadline,
         rungs=job.rungs,
+        on_progress=on_progress,
     )

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -45,7 +44,7 @@ class BufferSource:
 @ray.remote(num_cpus=0, max_retries=-1)  # type: ignore[untyped-decorator]
 def load_experts(root: str, source: BufferSource) -> Any:
     """Read the experts of a buffer from the store into the object store, one object each."""
-    store = ExpertStore(Path(root))
+    store = ExpertStore.at(root)
     arrays = [store.load(source.key, index, source.epochs) for index in range(source.num_experts)]
     return arrays[0] if len(arrays) == 1 else tuple(arrays)
 
@@ -55,7 +54,7 @@ class ExpertBuffers:
     """Owns the references to the snapshots of all buffers of a sweep; reads a buffer when it is first asked for.
 
     Args:
-        root: The expert store; every node can read it.
+        root: The address of the expert store; every node can read it.
         sources: What to read, by key.
     """
 

@@ -14,7 +14,7 @@ class Shelf:
 
     def __init__(self, ray: Any, plan: Plan, store: ExpertStore) -> None:
         self._ray, self.plan, self.store = ray, plan, store
-        self.root = str(store.root.resolve())
+        self.root = store.folder.address
         self._data: dict[bool, Any] = {}
         self._labels: dict[Any, Any] = {}
         self._actor: Any = None

@@ -15,10 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ddnl_ray.errors import RequestError
-from ddnl_ray.files import read_json, write_json
+from ddnl_ray.files import read_json
 from ddnl_ray.noise import NoisyLabels
 from ddnl_ray.results import Outcome
-from ddnl_ray.sweep.ledger import Finished, Ledger, trial_name
+from ddnl_ray.storage import Folder
+from ddnl_ray.sweep.ledger import LIVE, Finished, Ledger, trial_name
 from ddnl_ray.sweep.plan import Plan
 
 OUT_OF_TIME = "out of time (run the same command again, with a larger budget, to continue)"
@@ -28,7 +29,7 @@ STRAGGLES = 3.0
 
 def begin(plan: Plan, ledger: Ledger) -> None:
     """Write ``summary.json`` and ``noise.json`` of a sweep that starts."""
-    write_json(ledger.run / "noise.json", [describe_noise(labels) for labels in plan.labels.values()])
+    ledger.write("noise.json", [describe_noise(labels) for labels in plan.labels.values()])
     ledger.write_summary(
         {
             "run": plan.sweep.name,
@@ -69,9 +70,7 @@ def _rows(matrix: NDArray[np.float64]) -> list[list[float] | None]:
     return [None if np.isnan(row).any() else [round(float(value), 6) for value in row] for row in matrix]
 
 
-def conclude(
-    plan: Plan, ledger: Ledger, before: set[str], report: Path | None
-) -> tuple[dict[str, Any], list[Finished]]:
+def conclude(plan: Plan, ledger: Ledger, before: set[str], report: str | None) -> tuple[dict[str, Any], list[Finished]]:
     """Write ``summary.json`` of a sweep that has ended.
 
     Returns:
@@ -84,14 +83,14 @@ def conclude(
     ends = Counter(result.trial.rpartition("-")[0] for result in finished.values())
     open_cells = [cell.name for cell in plan.cells if ends[cell.name] < cell.trials]
     summary = {
-        "run": str(ledger.run),
+        "run": ledger.folder.named(),
         "cells": len(plan.cells),
         "trials": len(names),
         "done": len(finished) - len(failed),
         "failed": len(failed),
         "cached": len(before & set(finished)),
         "not_done": open_cells,
-        "results": str(ledger.run / "results.parquet"),
+        "results": ledger.folder.named("results.parquet"),
         "report": str(report),
     }
     whole = {cell.name: cell.trials for cell in plan.cells}
@@ -101,7 +100,7 @@ def conclude(
     return summary, failed
 
 
-def read_status(run: Path, now: float | None = None) -> dict[str, Any]:
+def read_status(run: Path | Folder, now: float | None = None) -> dict[str, Any]:
     """Return counts, failures and the running trials of a run.
 
     Args:
@@ -111,26 +110,26 @@ def read_status(run: Path, now: float | None = None) -> dict[str, Any]:
     Raises:
         RequestError: The folder is not a run folder.
     """
-    if not (run / "summary.json").is_file():
-        raise RequestError(f"{run} is not the folder of a run that has started: it has no summary.json")
-    summary = read_json(run / "summary.json")
-    finished = Ledger(run).finished()
+    ledger = Ledger(run)
+    summary, wanted = ledger.summary(), ledger.wanted() or {}
+    if summary is None:
+        name = ledger.folder.named()
+        raise RequestError(f"{name} is not the folder of a run that has started: it has no summary.json")
+    finished = ledger.finished()
     cells: dict[str, int] = summary["cells"]
-    wanted = Ledger(run).wanted() or {}
-    state = _state(run, summary["state"])
+    state = _state(ledger, summary["state"])
     ended = {name: result for name, result in finished.items() if name in wanted}
     per_cell = Counter(wanted[name] for name in ended)
     best: dict[str, float] = {}
     for name, result in ended.items():
         if result.value is not None:
             best[wanted[name]] = max(result.value, best.get(wanted[name], 0.0))
-    running = [
-        read_json(path)
-        for path in sorted((run / "trials").glob("*/progress.json"))
-        if path.parent.name in wanted and path.parent.name not in finished
-    ]
+    left = {f"trials/{name}/{LIVE}" for name in wanted if name not in finished}
+    ledger.folder.pull("trials", left.__contains__)
+    paths = (ledger.run / name for name in sorted(left))
+    running = [read_json(path) for path in paths if path.is_file()]
     return {
-        "run": str(run),
+        "run": ledger.folder.named(),
         "state": state,
         "cells": len(cells),
         "cells_done": sum(per_cell[cell] >= trials for cell, trials in cells.items()),
@@ -185,8 +184,8 @@ def status_text(status: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _state(run: Path, written: str) -> str:
+def _state(ledger: Ledger, written: str) -> str:
     """Return the written state, unless the driver that wrote ``running`` is gone."""
-    if written == "running" and not Ledger(run).is_locked():
+    if written == "running" and not ledger.is_locked():
         return "interrupted (run the same command again to continue)"
     return written

@@ -6,7 +6,6 @@ import ctypes
 import gc
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -16,7 +15,8 @@ from ray import tune
 from ddnl_ray.data import PreparedData
 from ddnl_ray.experts import BufferId, ExpertStore, training_labels
 from ddnl_ray.noise import NoisyLabels
-from ddnl_ray.robust import Derived, Inputs, Preparation, build_buffer, golden_sets, trusted
+from ddnl_ray.robust import Derived, Inputs, Preparation, bring, build_buffer, golden_sets, trusted
+from ddnl_ray.storage import open_folder
 from ddnl_ray.sweep.ledger import Ledger
 from ddnl_ray.sweep.options import trial_options
 from ddnl_ray.sweep.schema import SweepFile
@@ -59,8 +59,8 @@ class Payload:
     """A trial as it travels: names and references, no arrays.
 
     Attributes:
-        run: The run folder.
-        store: The store of experts and derived things; every node can read it.
+        run: The address of the run folder.
+        store: The address of the store of experts and derived things; every node can read it.
         sweep: The sweep file.
         job: The trial.
         deadline: When the sweep's time budget ends, in seconds since 1970.
@@ -83,18 +83,19 @@ def run_payload(config: dict[str, Any]) -> None:
     """Run one trial, record it in the ledger and tell Tune (a Tune trainable)."""
     payload: Payload = config["payload"]
     sweep, job = payload.sweep, payload.job
-    ledger = Ledger(Path(payload.run))
     device = prepare_process(sweep.resources.cpu, sweep.resources.gpu)
     data = shared_data(payload.data, device)
     labels: NoisyLabels = ray.get(payload.labels)
-    folder, options = ledger.run / "trials" / job.trial, trial_options(sweep, job, payload.deadline)
-    store = ExpertStore(Path(payload.store))
-    if payload.prepared is None:
-        at_once = sweep.experts.group_size(on_gpu=device.type == "cuda")
-        rows = prepare_and_run(job.config, data, labels, store, folder, options, at_once)
-    else:
-        rows = run_trial(job.config, _inputs(payload.prepared, data, labels, store), folder, options)
-    finished = ledger.publish(job.trial, rows, sweep.search.select_on)
+    store = ExpertStore.at(payload.store)
+    with open_folder(payload.run, "work").private() as run:
+        ledger = Ledger(run)
+        folder, options = ledger.start(job.trial), trial_options(sweep, job, ledger, payload.deadline)
+        if payload.prepared is None:
+            at_once = sweep.experts.group_size(on_gpu=device.type == "cuda")
+            rows = prepare_and_run(job.config, data, labels, store, folder, options, at_once)
+        else:
+            rows = run_trial(job.config, _inputs(payload.prepared, data, labels, store), folder, options)
+        finished = ledger.publish(job.trial, rows, sweep.search.select_on)
     release_memory()
     tune.report({"value": finished.value if finished.value is not None else 0.0})
 
@@ -103,6 +104,7 @@ def _inputs(prepared: Prepared, data: PreparedData, labels: NoisyLabels, store: 
     """Return the inputs of a trial whose preparation was made before."""
     observed = training_labels(data, labels)
     preparation = prepared.preparation
+    bring(preparation, store)
     return TrialInputs(
         data,
         labels,
@@ -130,7 +132,7 @@ def run_derived(
     device = prepare_process(cpu, gpu)
     data = _views(arrays, meta).to(device)
     observed = training_labels(data, labels)
-    derived.build(Inputs(data, observed, ExpertStore(Path(root))))
+    derived.build(Inputs(data, observed, ExpertStore.at(root)))
 
 
 @ray.remote(max_retries=3)  # type: ignore[untyped-decorator]
@@ -148,7 +150,7 @@ def run_experts(
 ) -> None:
     """Train experts of a buffer together, up to an epoch, into the store, when what comes before them has ended."""
     device = prepare_process(cpu, gpu)
-    build_buffer(_views(arrays, meta).to(device), labels, buffer, indices, last_epoch, ExpertStore(Path(root)))
+    build_buffer(_views(arrays, meta).to(device), labels, buffer, indices, last_epoch, ExpertStore.at(root))
 
 
 def prepare_process(cpu: float, gpu: float) -> torch.device:

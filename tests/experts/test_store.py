@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ddnl_ray.errors import CorruptFileError, RequestError
 from ddnl_ray.experts import ArrayExperts, BufferId, ExpertRecipe, ExpertStore, Trajectory, segments, train_expert
-from ddnl_ray.experts import store as store_module
+from ddnl_ray.experts import identity as identity_module
 from ddnl_ray.experts.policy import Policy
 from ddnl_ray.experts.segments import Segment, connected, signed
 from ddnl_ray.models import NetworkSpec
@@ -456,7 +456,7 @@ def test_the_key_depends_on_every_ingredient() -> None:
 def test_a_policy_names_its_buffer_and_its_description() -> None:
     named = [buffer(policy=NamedSource(name)) for name in ("one", "another")]
     assert len({each.key for each in named}) == 2
-    assert all(store_module.key_of(each.identity) == each.key for each in named)
+    assert all(identity_module.key_of(each.identity) == each.key for each in named)
 
 
 def test_the_key_is_that_of_an_endless_trajectory() -> None:
@@ -470,7 +470,7 @@ def test_the_key_is_that_of_buffers_from_before_there_was_a_choice_of_precision(
 
 def test_the_key_depends_on_the_format_version(monkeypatch: pytest.MonkeyPatch) -> None:
     before = BUFFER.key
-    monkeypatch.setattr(store_module, "FORMAT_VERSION", 1)
+    monkeypatch.setattr(identity_module, "FORMAT_VERSION", 1)
     assert BUFFER.key != before
 
 

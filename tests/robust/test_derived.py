@@ -45,7 +45,7 @@ def inputs(root: Path) -> Inputs:
 def test_it_is_made_once_and_read_as_it_was_made(tmp_path: Path) -> None:
     MADE.clear()
     own = Numbers(5)
-    assert not own.is_made(tmp_path)
+    assert not own.is_stored(ExpertStore(tmp_path))
     own.build(inputs(tmp_path))
     Numbers(5).build(inputs(tmp_path))
     assert MADE == [5]
@@ -98,9 +98,9 @@ def test_what_no_trial_reads_is_collected(tmp_path: Path) -> None:
         each.build(inputs(tmp_path))
         os.utime(each.path(tmp_path), (0, 0))
     new.read(tmp_path)
-    assert store.derived() == sorted([old.path(tmp_path), new.path(tmp_path)])
-    assert store.collect_derived(30) == [old.path(tmp_path)]
-    assert store.derived() == [new.path(tmp_path)]
+    assert [entry.name for entry in store.derived()] == sorted([old.name, new.name])
+    assert [entry.name for entry in store.collect_derived(30)] == [old.name]
+    assert [entry.name for entry in store.derived()] == [new.name]
 
 
 def test_an_interrupted_making_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,4 +111,4 @@ def test_an_interrupted_making_leaves_nothing(tmp_path: Path, monkeypatch: pytes
         patch.setattr(Numbers, "make", fail)
         with pytest.raises(KeyboardInterrupt):
             Numbers(5).build(inputs(tmp_path))
-    assert not Numbers(5).is_made(tmp_path)
+    assert not Numbers(5).is_stored(ExpertStore(tmp_path))

@@ -196,7 +196,7 @@ def test_the_contrast_changes_images_and_needs_nothing_new(
     for late in ({"rdc.gmc": "supcon"}, {"rdc.gmc_weight": 0.0}, {"rdc.mixup": 0.5, "rdc.views": 1}):
         own = preparation_of(robust("mtt+rdc", late), digits, inputs.labels)
         assert own.experts.key == given.expert_key  # type: ignore[union-attr]
-        assert all(derived.is_made(tmp_path / "store") for derived in own.then)  # type: ignore[union-attr]
+        assert all(derived.is_stored(ExpertStore(tmp_path / "store")) for derived in own.then)  # type: ignore[union-attr]
     losses = []
     for number, weight in enumerate((0.0, 0.1, 1.0)):
         rows = outcome(robust("mtt+rdc", {"rdc.gmc_weight": weight}), given, tmp_path / str(number))

@@ -99,7 +99,7 @@ def _steps(plan: Plan, cluster: Cluster, store: ExpertStore) -> list[_Step]:
             for derived in stage:
                 if derived.key not in there:
                     there[derived.key] = []
-                    if not derived.is_made(store.root):
+                    if not derived.is_stored(store):
                         there[derived.key] = [len(steps)]
                         steps.append(_Step(cluster.derived_s, list(after)))
                 after += there[derived.key]

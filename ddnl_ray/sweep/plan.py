@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from ddnl_ray.data import Dataset, PrepareConfig, PreparedData, load, prepare
+from ddnl_ray.data import Dataset, PrepareConfig, PreparedData, Whitening, load, prepare
 from ddnl_ray.errors import RequestError
 from ddnl_ray.experts import ExpertRecipe
 from ddnl_ray.features import SimclrConfig
@@ -45,7 +45,7 @@ class Cell:
     config: TrialConfig
     space: Mapping[str, SpaceSection]
     trials: int
-    zca: bool
+    zca: Whitening
     source: str
 
     @property
@@ -78,13 +78,13 @@ class Plan:
     Attributes:
         sweep: The file.
         cells: In the order of the grid.
-        data: Prepared data by whether they are whitened.
+        data: Prepared data by whether, and how, they are whitened.
         labels: Noisy labels by noise and seed of the draw.
     """
 
     sweep: SweepFile
     cells: tuple[Cell, ...]
-    data: Mapping[bool, PreparedData]
+    data: Mapping[Whitening, PreparedData]
     labels: Mapping[tuple[NoiseConfig, int], NoisyLabels]
 
     @property
@@ -109,7 +109,7 @@ def make_plan(sweep: SweepFile) -> Plan:
     dataset = load(section.name, _path(section.root), _path(section.labels), section.size, section.download)
     check_selection(sweep, dataset)
     labels = _draw_labels(sweep, dataset, noises)
-    data: dict[bool, PreparedData] = {}
+    data: dict[Whitening, PreparedData] = {}
     cells: dict[str, Cell] = {}
     for noise, method, ipc, noise_seed, seed, axes in _combinations(sweep, noises):
         composition = compose(method)
@@ -174,7 +174,7 @@ def _combinations(sweep: SweepFile, noises: list[NoiseConfig]) -> Iterator[Combi
             yield noise, method, ipc, noise_seed, seed, dict(zip(names, values, strict=True))
 
 
-def _prepare_config(sweep: SweepFile, zca: bool) -> PrepareConfig:
+def _prepare_config(sweep: SweepFile, zca: Whitening) -> PrepareConfig:
     data = sweep.data
     return PrepareConfig(
         subset=data.subset,
@@ -278,7 +278,7 @@ def _extractor(sweep: SweepFile, dataset: str) -> SimclrConfig:
     return dataclasses.replace(config, network=network, **changes)
 
 
-def _cell(sweep: SweepFile, config: TrialConfig, zca: bool, source: str, axes: dict[str, Any]) -> Cell:
+def _cell(sweep: SweepFile, config: TrialConfig, zca: Whitening, source: str, axes: dict[str, Any]) -> Cell:
     """Name a cell and give it its study."""
     space = compose(config.method).own(sweep.search.space)
     search = sweep.search if space else sweep.search.model_copy(update={"trials": 1})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
@@ -109,7 +110,7 @@ def test_networks_grow_older_and_are_replaced() -> None:
     """Ages rise by 1 to 2 steps of the one that was drawn; at 3 there is a fresh network of age 0."""
     states = run(RcigConfig(**GIVEN, max_age=3), 12)
     replaced = 0
-    for before, after in zip(states, states[1:], strict=False):
+    for before, after in itertools.pairwise(states):
         changed = (before.networks != after.networks).any(1)
         assert changed.sum() == 1
         index = int(changed.nonzero())

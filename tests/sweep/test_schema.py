@@ -167,7 +167,7 @@ def test_ranges_are_checked(sweep: Read, text: str, message: str) -> None:
         (
             "dtm",
             r"unknown method 'dtm': did you mean 'datm'\? Known: accdd, att, dance, datm, dm, dsa, ftd, full, idm, "
-            r"mtt, random, tesla; mtt, ftd, att, tesla, datm also with \+tad, \+sgr, \+tiat, \+sgr\+tiat, \+rdc; "
+            r"mtt, random, rcig, tesla; mtt, ftd, att, tesla, datm also with \+tad, \+sgr, \+tiat, \+sgr\+tiat, \+rdc; "
             r"idm, accdd also with \+rdc$",
         ),
         ("random+tad", r"unknown method 'random\+tad': did you mean "),

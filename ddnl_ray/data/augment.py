@@ -180,7 +180,7 @@ def apply_classes(augment: Augment, images: Tensor, counts: Sequence[int], draws
 def apply_grouped(augment: Augment, images: Tensor, counts: Sequence[int], draws: Sequence[Draw]) -> Tensor:
     """Return what :func:`apply_classes` does; classes for which the same operation was drawn go through together."""
     stages: tuple[Augment, ...] = augment.stages if isinstance(augment, DiffAug) else (augment,)
-    steps = [draw if isinstance(draw, tuple) else (draw,) for draw in draws]
+    steps: list[Any] = [draw if isinstance(draw, tuple) else (draw,) for draw in draws]
     for number, stage in enumerate(stages):
         images = _apply_stage(stage, images, counts, [own[number] for own in steps])
     return images

@@ -139,4 +139,5 @@ def _hole(images: Tensor, values: Tensor) -> Tensor:
     side, axis = max(1, int(size * HOLE)), torch.arange(size, device=images.device)
     starts = (values[:2] * (size - side + 1)).long()
     rows, columns = ((axis >= start[:, None]) & (axis < start[:, None] + side) for start in starts)
-    return (rows[:, :, None] & columns[:, None, :]).unsqueeze(1)
+    hole: Tensor = rows[:, :, None] & columns[:, None, :]
+    return hole.unsqueeze(1)

@@ -14,6 +14,7 @@ import functools
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -94,15 +95,16 @@ def along(network: Flat, theta: Tensor, images: Tensor, vector: Tensor) -> tuple
         return found.logits, found.features
 
     _load_forward_mode()
-    _, tangent, features = jvp(logits, (theta,), (vector,), has_aux=True)
+    found: Any = jvp(logits, (theta,), (vector,), has_aux=True)
+    _, tangent, features = found
     return features, tangent
 
 
 def back(network: Flat, theta: Tensor, images: Tensor, cotangent: Tensor) -> Tensor:
     """Return ``J^T c`` [P] of images and a cotangent [N, classes], by a forward and a backward pass."""
-    _, pull = vjp(lambda weights: network(weights, images), theta)
-    (found,) = pull(cotangent)
-    pulled: Tensor = found.detach()
+    found: Any = vjp(lambda weights: network(weights, images), theta)
+    _, pull = found
+    pulled: Tensor = pull(cotangent)[0].detach()
     return pulled
 
 

@@ -112,7 +112,7 @@ def test_every_wrong_key_is_reported_at_once() -> None:
         ("grid: {method: [full], noise: [{rate: [0.1, x]}]}", r"grid\.noise\.0\.rate\.1: .*number.*, but got 'x'"),
         ("data: {val_fraction: much}", r"data\.val_fraction: .*valid number.*, but got 'much'"),
         ("data: {subset: 1.5}", r"data\.subset: .*fractional part, but got 1\.5"),
-        ("data: {zca: 5}", r"data\.zca: .*boolean.*, but got 5"),
+        ("data: {zca: 5}", r"data\.zca\.bool: .*boolean.*, but got 5"),
         ("data: []", r"data: Input should be a valid dictionary.*, but got \[\]"),
         ("search: {trials: 0}", r"search\.trials: .*greater than or equal to 1, but got 0"),
         ("search: {parallel: 0}", r"search\.parallel: .*greater than or equal to 1, but got 0"),

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -138,10 +138,23 @@ class Rcig(Method[RcigState]):
         nothing = images.new_zeros(())
         rates = self._tuned(images, labels, problem, own.child("tune"))
         window = torch.zeros(3, dtype=torch.int64, device=problem.device)
-        pairs = (images, images, labels, labels, nothing, nothing, images, labels)
-        zeros = [torch.zeros_like(tensor) for tensor in pairs]
-        networks = (pool.weights, pool.first, pool.second, pool.ages)
-        return RcigState(0, 0, images, labels, nothing, *zeros, *networks, *rates, window)
+        zeros = {
+            f"{name}_{which}": torch.zeros_like(tensor)
+            for name, tensor in (("images", images), ("labels", labels), ("temperature", nothing))
+            for which in ("first", "second")
+        }
+        values: dict[str, Any] = zeros | {
+            "average_images": torch.zeros_like(images),
+            "average_labels": torch.zeros_like(labels),
+            "networks": pool.weights,
+            "networks_first": pool.first,
+            "networks_second": pool.second,
+            "ages": pool.ages,
+            "lr_inner": rates[0],
+            "lr_hessian": rates[1],
+            "window": window,
+        }
+        return RcigState(0, 0, images, labels, nothing, **values)
 
     def step(self, state: RcigState, problem: Problem, seed: SeedTree) -> tuple[RcigState, StepInfo]:
         """Move images, labels and temperature under one network, then train it (see :meth:`Method.step`)."""

@@ -40,8 +40,8 @@ class Protocol:
 
     Attributes:
         noise_map: The map of asymmetric noise; None for other noise.
-        zca: Whether the images are whitened.
-        recipe_zca: Whether the recipe whitens them.
+        zca: Whether the images are whitened, and how.
+        recipe_zca: What the recipe does.
         width: Of the network of distillation; None if it has none.
         usual_width: The field's.
         held_out: Share of the training images that are kept for selection.
@@ -51,8 +51,8 @@ class Protocol:
     """
 
     noise_map: str | None
-    zca: bool
-    recipe_zca: bool
+    zca: bool | str
+    recipe_zca: bool | str
     width: int | None
     usual_width: int | None
     held_out: float

@@ -57,26 +57,45 @@ def expected(split: str, accuracies: list[float]) -> Expected:
 
 def formation(training: Distilled) -> dict[str, Any] | None:
     """Return how a stored image becomes several training images; None: it is one."""
-    if training.factor == 1:
-        return None
-    return {
-        "factor": training.factor,
-        "decode": "cut each image into factor x factor equal crops, row by row (an odd border repeated), and enlarge "
-        "each to the full size (bilinear, align_corners=False); each has the label of its image",
-    }
+    found: dict[str, Any] = {}
+    if training.factor > 1:
+        found |= {
+            "factor": training.factor,
+            "decode": "cut each image into factor x factor equal crops, row by row (an odd border repeated), and "
+            "enlarge each to the full size (bilinear, align_corners=False); each has the label of its image",
+        }
+    if training.mirrored:
+        found["mirror"] = "add every image mirrored from left to right, with the same label"
+    return found or None
 
 
-def write_card(folder: Path, images: Tensor, labels: Tensor, data: PreparedData, about: dict[str, Any]) -> None:
+def label_kind(training: Distilled) -> str:
+    """Return what the labels are: ``classes``, ``probabilities``, or ``scores``, the targets of a regression."""
+    if training.scores:
+        return "scores"
+    return "probabilities" if training.labels.is_floating_point() else "classes"
+
+
+def write_card(
+    folder: Path,
+    images: Tensor,
+    labels: Tensor,
+    data: PreparedData,
+    about: dict[str, Any],
+    kind: str | None = None,
+) -> None:
     """Write a distilled set, its card and its preview.
 
     Args:
         folder: The trial's folder.
         images: [n, C, H, W] in the transformed space.
-        labels: Hard labels, int64 [n], or class probabilities [n, classes].
+        labels: Hard labels, int64 [n], or class probabilities or scores [n, classes].
         data: The data that it was made of.
         about: What else the card should say (step size, evaluation recipe, expected accuracy, noise, method).
+        kind: What the labels are (:func:`label_kind`); None: classes or probabilities, by their type.
     """
     images, labels = images.detach().cpu().float(), labels.detach().cpu()
+    kind = kind or label_kind(Distilled(images, labels))
     path = folder / "distilled.safetensors"
     write_tensors(path, {"images": images, "labels": labels}, {"format_version": FORMAT_VERSION})
     _write_preview(folder / "preview.png", data.transform.to("cpu").invert(images), labels, data.num_classes)
@@ -90,7 +109,7 @@ def write_card(folder: Path, images: Tensor, labels: Tensor, data: PreparedData,
             "shape": list(images.shape),
             "sha256": sha256(path.read_bytes()),
         },
-        "labels": {"kind": "probabilities" if labels.is_floating_point() else "classes"},
+        "labels": {"kind": kind},
         "pixels": {"range": [float(images.min()), float(images.max())], "space": "transformed"},
         "transform": _transform(folder, data),
         "licence": data.licence,

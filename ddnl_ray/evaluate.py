@@ -3,7 +3,8 @@
 Protocol (MTT code base and all that descend from it): a fresh network, SGD with momentum 0.9 and weight decay 5e-4 at
 the learnt step size, DSA, the learning rate divided by 10 with a rebuilt optimizer after the middle, scored without
 augmentation. That of the IDC lineage (IDC, Acc-DD, DANCE): the learning rate times 0.2 at two thirds and at five sixths
-of the epochs with the momentum kept, DiffAug, and CutMix.
+of the epochs with the momentum kept, DiffAug, and CutMix. That of the kernel methods (FRePo, RCIG): Adam on half the
+squared error of centred labels, with a warm-up and a cosine, and one augmentation for each image.
 
 Differs from the original: every network is fresh (FTD and ATT warm-start the second one); beside the last epoch the
 epoch that a named held-out split chooses is scored too, so that early stopping can be compared.
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,14 +24,16 @@ from torch.nn import functional as F
 
 from ddnl_ray.data import augmentation, mixing
 from ddnl_ray.distill.base import Distilled
+from ddnl_ray.distill.pool import half_square
 from ddnl_ray.errors import RequestError, require_known
-from ddnl_ray.experts.schedule import thirds
+from ddnl_ray.experts.schedule import thirds, warm_cosine
 from ddnl_ray.models import NetworkSpec, build
 from ddnl_ray.models.parts import part_size
 from ddnl_ray.seeds import SeedTree
 
 SCORE_BATCH = 1024
-_SINCE = {"cutmix": 0.0, "schedule": "half"}
+OPTIMIZERS, LOSSES, SCHEDULES = ("sgd", "adam"), ("cross_entropy", "squared"), ("half", "thirds", "cosine")
+_SINCE = {"cutmix": 0.0, "schedule": "half", "optimizer": "sgd", "loss": "cross_entropy", "warm_up": 0.0}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,22 +47,32 @@ class EvalRecipe:
     lr: float | None = None
     """Learning rate; None: the step size that the method learnt."""
     momentum: float = 0.9
-    """Momentum of SGD."""
+    """Momentum of SGD; Adam has its own."""
     weight_decay: float = 5e-4
     """L2 penalty, added to the gradient."""
     augment: str | None = "color_crop_cutout_flip_scale_rotate"
-    """DSA strategy, ``diffaug:`` and a strategy of :class:`ddnl_ray.data.DiffAug`, or None."""
+    """What :func:`ddnl_ray.data.augmentation` reads, or None."""
     cutmix: float = 0.0
     """Probability with which a batch is mixed (:mod:`ddnl_ray.data.cutmix`)."""
     schedule: str = "half"
     """``half``: divided by 10 after the middle, where the momentum starts anew. ``thirds``: times 0.2 after two thirds
-    and after five sixths of the epochs (:func:`ddnl_ray.experts.schedule.thirds`)."""
+    and after five sixths of the epochs (:func:`ddnl_ray.experts.schedule.thirds`). ``cosine``: step by step up from 0,
+    then down to a hundredth (:func:`ddnl_ray.experts.schedule.warm_cosine`)."""
+    warm_up: float = 0.0
+    """Share of the steps in which the learning rate of ``cosine`` grows."""
+    optimizer: str = "sgd"
+    """``sgd`` or ``adam``."""
+    loss: str = "cross_entropy"
+    """``cross_entropy``, or ``squared``: half the squared error, averaged over images and classes, of labels that are
+    centred: 1 / classes is taken off hard labels and probabilities; scores are used as they are."""
     checkpoints: int = 10
     """How often, evenly spaced, the selection split is scored while training; the last epoch is always one."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        require_known("evaluation schedule", self.schedule, ["half", "thirds"])
+        require_known("evaluation schedule", self.schedule, SCHEDULES)
+        require_known("evaluation optimizer", self.optimizer, OPTIMIZERS)
+        require_known("evaluation loss", self.loss, LOSSES)
         augmentation(self.augment)
         mixing(self.cutmix)
         for name in ("epochs", "batch_size", "checkpoints"):
@@ -69,6 +82,8 @@ class EvalRecipe:
             raise RequestError(f"evaluate: lr must be above 0 or null, but got {self.lr}")
         if not 0 <= self.momentum < 1:
             raise RequestError(f"evaluate: momentum must lie in [0, 1), but got {self.momentum}")
+        if not 0 <= self.warm_up < 1:
+            raise RequestError(f"evaluate: warm_up must lie in [0, 1), but got {self.warm_up}")
         if not self.weight_decay >= 0:
             raise RequestError(f"evaluate: weight_decay must be 0 or more, but got {self.weight_decay}")
 
@@ -139,7 +154,8 @@ def train_and_score(
         smaller: How often the work ran out of memory (see :mod:`ddnl_ray.models.parts`).
 
     Raises:
-        RequestError: The recipe has no learning rate and the method learnt none, or there is no split to choose on.
+        RequestError: The recipe has no learning rate and the method learnt none, there is no split to choose on, or
+            scores would be trained on with the cross-entropy.
     """
     require_known("selection split", select_on, splits)
     trainer = _Trainer(training, recipe, network, num_classes, seed, smaller)
@@ -197,7 +213,15 @@ class _Trainer:
         lr = recipe.lr if recipe.lr is not None else training.step_size
         if lr is None:
             raise RequestError("evaluate.lr is null, but the method learns no step size; set evaluate.lr")
-        self.training, self.recipe, self.seed, self.lr = training.decoded(), recipe, seed, lr
+        if training.scores and recipe.loss != "squared":
+            raise RequestError(
+                f"evaluate: the labels are scores, on which the loss {recipe.loss!r} cannot train; set it to 'squared'"
+            )
+        training = training.decoded()
+        self.images, self.labels = training.images, training.labels
+        if recipe.loss == "squared":
+            self.labels = _centred(training, num_classes)
+        self.recipe, self.seed, self.lr = recipe, seed, lr
         self.augment, self.cutmix = augmentation(recipe.augment), mixing(recipe.cutmix)
         channels, height, width = training.images.shape[1:]
         shape = (int(channels), int(height), int(width))
@@ -205,8 +229,10 @@ class _Trainer:
         self.part = part_size(self.model, shape[-1], training.images.device, smaller) or recipe.batch_size
         self.optimizer = self._optimizer(lr)
 
-    def _optimizer(self, lr: float) -> torch.optim.SGD:
+    def _optimizer(self, lr: float) -> torch.optim.Optimizer:
         recipe = self.recipe
+        if recipe.optimizer == "adam":
+            return torch.optim.Adam(self.model.parameters(), lr=lr, weight_decay=recipe.weight_decay, foreach=True)
         return torch.optim.SGD(
             self.model.parameters(),
             lr=lr,
@@ -219,12 +245,15 @@ class _Trainer:
         """Train one epoch (counted from 1)."""
         self.model.train()
         if self.recipe.schedule == "thirds":
-            for group in self.optimizer.param_groups:
-                group["lr"] = self.lr * thirds(number - 1, self.recipe.epochs)
-        images, labels = self.training.images, self.training.labels
+            self._scale_rate(thirds(number - 1, self.recipe.epochs))
+        images, labels = self.images, self.labels
         generator = self.seed.child("epoch", number).torch()
         order = torch.randperm(len(images), generator=generator).to(images.device)
-        for index in order.split(self.recipe.batch_size):
+        batches = order.split(self.recipe.batch_size)
+        for turn, index in enumerate(batches):
+            if self.recipe.schedule == "cosine":
+                taken, total = (number - 1) * len(batches) + turn, self.recipe.epochs * len(batches)
+                self._scale_rate(warm_cosine(taken, total, self.recipe.warm_up))
             x, targets = images[index], [(1.0, labels[index])]
             if self.augment is not None:
                 x = self.augment.apply(x, self.augment.draw(generator, len(index), x.shape[-1], x.device))
@@ -235,15 +264,35 @@ class _Trainer:
             self.optimizer.zero_grad(set_to_none=True)
             for first in range(0, len(x), self.part):
                 rows = slice(first, first + self.part)
-                _loss(self.model(x[rows]), [(share, own[rows]) for share, own in targets], len(x)).backward()
+                own = [(share, labels[rows]) for share, labels in targets]
+                _loss(self.model(x[rows]), own, len(x), _LOSSES[self.recipe.loss]).backward()
             self.optimizer.step()
         if self.recipe.schedule == "half" and number == self.recipe.drop_epoch:
             self.optimizer = self._optimizer(self.lr / 10)
 
+    def _scale_rate(self, factor: float) -> None:
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.lr * factor
 
-def _loss(logits: Tensor, targets: list[tuple[float, Tensor]], batch: int) -> Tensor:
+
+def _centred(training: Distilled, num_classes: int) -> Tensor:
+    """Return labels as targets of a regression [n, classes]."""
+    labels = training.labels
+    if training.scores:
+        return labels
+    if not labels.is_floating_point():
+        labels = F.one_hot(labels, num_classes).to(training.images.dtype)
+    return labels - 1 / num_classes
+
+
+_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"cross_entropy": F.cross_entropy, "squared": half_square}
+
+
+def _loss(
+    logits: Tensor, targets: list[tuple[float, Tensor]], batch: int, mean_loss: Callable[[Tensor, Tensor], Tensor]
+) -> Tensor:
     """Return the share in a batch's mean loss of the images with these logits; targets are weighted."""
-    first, *rest = (F.cross_entropy(logits, labels) * (share * len(logits) / batch) for share, labels in targets)
+    first, *rest = (mean_loss(logits, labels) * (share * len(logits) / batch) for share, labels in targets)
     return sum(rest, first)
 
 

@@ -15,11 +15,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ddnl_ray import evaluate
 from ddnl_ray.data import CutMix, DiffAug
 from ddnl_ray.data.dsa import Dsa
 from ddnl_ray.distill import Distilled
 from ddnl_ray.errors import RequestError
 from ddnl_ray.evaluate import EvalRecipe, Split, score, train_and_score
+from ddnl_ray.experts.schedule import warm_cosine
 from ddnl_ray.models import NetworkSpec, build
 from ddnl_ray.models.parts import PART_BYTES
 from ddnl_ray.seeds import SeedTree
@@ -351,3 +353,55 @@ def test_names_from_before_there_was_a_choice_hold() -> None:
     assert EvalRecipe().identity["augment"] == "color_crop_cutout_flip_scale_rotate"
     assert set(replace(IDC, schedule="half").identity) == old | {"cutmix"}
     assert set(IDC.identity) == old | {"cutmix", "schedule"}
+
+
+def test_a_cosine_rises_in_a_line_and_falls_to_a_hundredth() -> None:
+    factors = [warm_cosine(taken, 100, 0.25) for taken in range(100)]
+    assert factors[:3] == pytest.approx([0, 0.04, 0.08])
+    assert factors[25] == 1
+    assert factors[62] == pytest.approx(0.01 + 0.99 * (1 + math.cos(math.pi * 37 / 75)) / 2)
+    assert factors[99] == pytest.approx(0.01, abs=1e-3)
+    assert warm_cosine(0, 10, 0.0) == 1
+
+
+def test_squared_loss_trains_on_centred_labels_by_adam() -> None:
+    """Two epochs on one batch, by hand; hard labels, probabilities and scores that mean the same give the same."""
+    images = torch.randn(6, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    labels = torch.arange(6) % 3
+    hot = torch.nn.functional.one_hot(labels, 3).float()
+    spec = NetworkSpec("doubling2", 3)
+    recipe = EvalRecipe(epochs=2, batch_size=99, lr=0.01, weight_decay=0.0, augment=None, schedule="cosine",
+                        optimizer="adam", loss="squared")  # fmt: skip
+    trained = []
+    for training in (
+        Distilled(images, labels),
+        Distilled(images, hot),
+        Distilled(images, hot - 1 / 3, scores=True),
+    ):
+        trainer = evaluate._Trainer(training, recipe, spec, 3, SeedTree.root(0), 0)
+        for epoch in (1, 2):
+            trainer.epoch(epoch)
+        trained.append(trainer.model(images).detach())
+    model = build(spec, (1, 8, 8), 3, SeedTree.root(0).child("init").torch())
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    for taken in range(2):
+        optimizer.param_groups[0]["lr"] = 0.01 * warm_cosine(taken, 2, 0.0)
+        optimizer.zero_grad()
+        (0.5 * (model(images) - hot + 1 / 3).square().sum() / 18).backward()
+        optimizer.step()
+    for found in trained:
+        torch.testing.assert_close(found, model(images).detach(), rtol=1e-3, atol=1e-5)
+
+
+def test_scores_need_the_squared_loss() -> None:
+    training = Distilled(torch.zeros(3, 1, 8, 8), torch.zeros(3, 3), scores=True)
+    with pytest.raises(RequestError, match=r"'cross_entropy' cannot train; set it to 'squared'"):
+        evaluate._Trainer(training, EvalRecipe(lr=0.1), NetworkSpec("convnet1", 2), 3, SeedTree.root(0), 0)
+
+
+def test_mirrored_images_join_with_the_same_labels() -> None:
+    images = torch.randn(2, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    found = Distilled(images, torch.tensor([0, 1]), mirrored=True).decoded()
+    torch.testing.assert_close(found.images, torch.cat([images, images.flip(-1)]))
+    assert found.labels.tolist() == [0, 1, 0, 1]
+    assert found.decoded() is found

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from analysis.measure.chosen import Chosen
     from analysis.measure.record import Measurement
     from analysis.measure.values import MethodEvidence
-    from ddnl_ray.data import PreparedData
+    from ddnl_ray.data import PreparedData, Whitening
     from ddnl_ray.evaluate import EvalRecipe
     from ddnl_ray.models import NetworkSpec
     from ddnl_ray.sweep.plan import Plan
@@ -128,7 +128,7 @@ def _measured(
     return Measurement(made_from, size, reference, measure(evidence, seed.child("estimates")))
 
 
-def _reference(plan: Plan, epochs: int) -> tuple[EvalRecipe, NetworkSpec, bool]:
+def _reference(plan: Plan, epochs: int) -> tuple[EvalRecipe, NetworkSpec, Whitening]:
     """Return training, network and whitening: of the run's own full-data training, with the run's own backbone."""
     from ddnl_ray.recipes import RECIPES
 

@@ -7,7 +7,7 @@ from ddnl_ray.data.dataset import Dataset
 from ddnl_ray.data.dsa import OPERATIONS, Dsa, DsaDraw
 from ddnl_ray.data.labels import read_labels
 from ddnl_ray.data.normalise import Normalise
-from ddnl_ray.data.prepare import PrepareConfig, PreparedData, prepare
+from ddnl_ray.data.prepare import PrepareConfig, PreparedData, Whitening, prepare
 from ddnl_ray.data.sources import BENCHMARKS, DEFAULT_ROOT, load
 from ddnl_ray.data.zca import Zca
 
@@ -28,6 +28,7 @@ __all__ = [
     "Normalise",
     "PrepareConfig",
     "PreparedData",
+    "Whitening",
     "Zca",
     "apply_classes",
     "augmentation",

@@ -22,13 +22,16 @@ import torch
 from torch import Tensor
 
 from ddnl_ray.data.dsa import OPERATIONS, Dsa, DsaDraw
+from ddnl_ray.data.each import Each, EachDraw
 from ddnl_ray.errors import RequestError
 
 PIPELINE = "diffaug:"
 """What a strategy of the IDC lineage begins with; one of the DC lineage begins with an operation."""
+EACH = "each:"
+"""What a strategy of the kernel methods begins with."""
 _CHOSEN = ("crop", "scale", "rotate")
 
-Draw: TypeAlias = DsaDraw | tuple[DsaDraw, ...]
+Draw: TypeAlias = DsaDraw | tuple[DsaDraw, ...] | EachDraw
 
 
 class Augment(Protocol):
@@ -111,6 +114,7 @@ def augmentation(strategy: str | None) -> Augment | None:
 
     Args:
         strategy: ``color_crop_flip``: :class:`Dsa`. ``diffaug:color_crop_flip``: :class:`DiffAug`.
+            ``each:color_crop_flip``: :class:`ddnl_ray.data.each.Each`.
 
     Raises:
         RequestError: The strategy has neither form.
@@ -120,12 +124,15 @@ def augmentation(strategy: str | None) -> Augment | None:
     try:
         if strategy.startswith(PIPELINE):
             return DiffAug(strategy.removeprefix(PIPELINE))
+        if strategy.startswith(EACH):
+            return Each(strategy.removeprefix(EACH))
         return Dsa(strategy)
     except RequestError as error:
         example = "_".join(OPERATIONS[:2])
         raise RequestError(
             f"augmentation {strategy!r}: {error}; known forms: null, operations joined by '_' as in {example!r} "
-            f"(one of them a batch), and {PIPELINE + example!r} (all of them, in the IDC order)"
+            f"(one of them a batch), {PIPELINE + example!r} (all of them, in the IDC order), and "
+            f"{EACH + example!r} (one of them an image)"
         ) from error
 
 
@@ -173,7 +180,7 @@ def apply_classes(augment: Augment, images: Tensor, counts: Sequence[int], draws
 def apply_grouped(augment: Augment, images: Tensor, counts: Sequence[int], draws: Sequence[Draw]) -> Tensor:
     """Return what :func:`apply_classes` does; classes for which the same operation was drawn go through together."""
     stages: tuple[Augment, ...] = augment.stages if isinstance(augment, DiffAug) else (augment,)
-    steps = [draw if isinstance(draw, tuple) else (draw,) for draw in draws]
+    steps: list[Any] = [draw if isinstance(draw, tuple) else (draw,) for draw in draws]
     for number, stage in enumerate(stages):
         images = _apply_stage(stage, images, counts, [own[number] for own in steps])
     return images

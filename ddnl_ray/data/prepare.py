@@ -9,7 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -17,11 +17,14 @@ import torch
 from torch import Tensor
 
 from ddnl_ray.data.dataset import Dataset
-from ddnl_ray.data.normalise import PUBLISHED, Normalise
+from ddnl_ray.data.normalise import KERNEL_STD, PUBLISHED, Normalise
 from ddnl_ray.data.zca import Zca
 from ddnl_ray.errors import DataError, RequestError
 from ddnl_ray.files import digest
 from ddnl_ray.seeds import SeedTree
+
+Whitening: TypeAlias = bool | Literal["relative"]
+"""Whether images are whitened, and how."""
 
 _TRANSFORM_FIELDS = {"normalise": ("mean", "std"), "zca": ("mean", "whiten", "unwhiten")}
 _TENSORS = (
@@ -44,14 +47,15 @@ class PrepareConfig:
         subset: Training images to keep, drawn at random before anything else; None keeps all.
         test_subset: Test images to keep, drawn at random; None keeps all.
         val_fraction: Share of the (kept) training images that is held out as validation, in [0, 0.5].
-        zca: Whether to whiten (ZCA) instead of normalising per channel.
+        zca: Whether to whiten (ZCA) instead of normalising per channel; ``relative``: as the kernel methods whiten
+            (:meth:`ddnl_ray.data.Zca.fit_relative`).
         split_seed: Seed of the subsets and of the split.
     """
 
     subset: int | None = None
     test_subset: int | None = None
     val_fraction: float = 0.1
-    zca: bool = False
+    zca: Whitening = False
     split_seed: int = 0
 
     def __post_init__(self) -> None:
@@ -184,7 +188,10 @@ def prepare(dataset: Dataset, config: PrepareConfig | None = None) -> PreparedDa
 
     train_pixels = pixels(dataset.train_images, train_index)
     transform: Normalise | Zca
-    if config.zca:
+    if config.zca == "relative":
+        std = torch.tensor(KERNEL_STD[dataset.name]) if dataset.name in KERNEL_STD else Normalise.fit(train_pixels).std
+        transform = Zca.fit_relative(train_pixels, std)
+    elif config.zca:
         transform = Zca.fit(train_pixels)
     elif dataset.name in PUBLISHED:
         transform = Normalise.published(dataset.name)

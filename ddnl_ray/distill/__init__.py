@@ -16,6 +16,8 @@ from ddnl_ray.distill.dsa import GradientMatching, GradientMatchingConfig
 from ddnl_ray.distill.ftd import Ftd, FtdConfig
 from ddnl_ray.distill.idm import Idm, IdmConfig
 from ddnl_ray.distill.mtt import Mtt, MttConfig
+from ddnl_ray.distill.rcig import Rcig
+from ddnl_ray.distill.rcig_config import RcigConfig
 from ddnl_ray.distill.tesla import Tesla, TeslaConfig
 
 __all__ = ["METHODS", "Auxiliary", "Choice", "Distilled", "Method", "MethodKind", "Problem", "State", "StepInfo"]
@@ -40,6 +42,7 @@ METHODS: dict[str, MethodKind] = {
     "dance": MethodKind(Dance, DanceConfig),
     "dsa": MethodKind(GradientMatching, GradientMatchingConfig),
     "accdd": MethodKind(Accdd, AccddConfig),
+    "rcig": MethodKind(Rcig, RcigConfig),
     "random": MethodKind(Random, RandomConfig),
     "full": MethodKind(Full, FullConfig),
 }

@@ -99,22 +99,31 @@ class Distilled:
 
     Attributes:
         images: [n, C, H, W] in the transformed space, float32.
-        labels: Hard labels, int64 [n], or class probabilities, float32 [n, classes].
+        labels: Hard labels, int64 [n], or class probabilities, float32 [n, classes], or scores of that shape.
         step_size: The learning rate with which to train on the set, where the method learnt one.
         factor: Each stored image holds ``factor`` x ``factor`` training images (:mod:`ddnl_ray.distill.formation`).
+        scores: Whether the labels are targets of a regression, any numbers: those of a hard label would be
+            1 - 1 / classes at its class and -1 / classes elsewhere.
+        mirrored: Whether every training image also counts mirrored from left to right, with the same label.
     """
 
     images: Tensor
     labels: Tensor
     step_size: float | None = None
     factor: int = 1
+    scores: bool = False
+    mirrored: bool = False
 
     def decoded(self) -> Distilled:
         """Return the set of training images that the stored ones hold."""
-        if self.factor == 1:
+        if self.factor == 1 and not self.mirrored:
             return self
-        labels = self.labels.repeat_interleave(self.factor**2, dim=0)
-        return Distilled(decode(self.images, self.factor), labels, self.step_size)
+        images, labels = self.images, self.labels
+        if self.factor > 1:
+            images, labels = decode(images, self.factor), labels.repeat_interleave(self.factor**2, dim=0)
+        if self.mirrored:
+            images, labels = torch.cat([images, images.flip(-1)]), torch.cat([labels, labels])
+        return Distilled(images, labels, self.step_size, scores=self.scores)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -37,7 +38,7 @@ class Slope:
     """Loss and gradient of one batch.
 
     Attributes:
-        loss: Mean cross-entropy, a scalar on the device.
+        loss: Mean loss, a scalar on the device.
         gradient: [P].
         logits: [B, classes], without a graph.
     """
@@ -47,15 +48,23 @@ class Slope:
     logits: Tensor
 
 
-def slope(network: Flat, theta: Tensor, images: Tensor, labels: Tensor, smaller: int = 0) -> Slope:
+def slope(
+    network: Flat,
+    theta: Tensor,
+    images: Tensor,
+    labels: Tensor,
+    smaller: int = 0,
+    mean_loss: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy,
+) -> Slope:
     """Return loss and gradient of a network on a batch, taken in parts that fit the cache.
 
     Args:
         network: The network.
         theta: Its weights [P].
         images: [B, C, H, W].
-        labels: Hard, int64 [B], or probabilities [B, classes].
+        labels: Hard, int64 [B], or probabilities [B, classes], or what the loss takes.
         smaller: How often the work ran out of memory.
+        mean_loss: Maps logits [b, classes] and labels to their mean loss.
     """
     size = part_size(network.module, images.shape[-1], images.device, smaller)
     assert size is not None  # a flat network has no batch normalisation
@@ -64,7 +73,7 @@ def slope(network: Flat, theta: Tensor, images: Tensor, labels: Tensor, smaller:
     for x, y in zip(images.split(size), labels.split(size), strict=True):
         leaf = theta.detach().requires_grad_()
         found = network(leaf, x)
-        own = F.cross_entropy(found, y) * (len(x) / len(images))
+        own = mean_loss(found, y) * (len(x) / len(images))
         (turn,) = torch.autograd.grad(own, leaf)
         loss, gradient = loss + own.detach(), gradient + turn
         logits.append(found.detach())

@@ -10,12 +10,14 @@ from torch import nn
 
 from ddnl_ray.errors import RequestError, require_known
 from ddnl_ray.models.convnet import ConvNet
+from ddnl_ray.models.doubling import DoublingConvNet, LecunConv2d, LecunLinear
 from ddnl_ray.models.resnet import ResNet18
 from ddnl_ray.models.vgg import STAGES as VGG_STAGES
 from ddnl_ray.models.vgg import VGG11
 
 CONVNET_DEPTHS = {f"convnet{depth}": depth for depth in range(1, 7)}
-NETWORKS = (*CONVNET_DEPTHS, "resnet18", "resnet18bn", "vgg11")
+DOUBLING_DEPTHS = {f"doubling{depth}": depth for depth in range(1, 6)}
+NETWORKS = (*CONVNET_DEPTHS, *DOUBLING_DEPTHS, "resnet18", "resnet18bn", "vgg11")
 CONVNET_WIDTH = 128
 RESNET_WIDTH = 64
 
@@ -25,10 +27,11 @@ class NetworkSpec:
     """A network by name.
 
     Attributes:
-        name: ``convnet1`` to ``convnet6`` (the digit is the depth), ``resnet18``, ``resnet18bn`` or
-            ``vgg11``. All use instance normalisation but ``resnet18bn``, which uses batch normalisation.
-        width: Filters of every convolution of a ConvNet, or of the first stage of a ResNet; ``None`` is the
-            field's (128 and 64). VGG-11 has no width.
+        name: ``convnet1`` to ``convnet6`` (the digit is the depth), ``doubling1`` to ``doubling5`` (the ConvNet of the
+            kernel methods), ``resnet18``, ``resnet18bn`` or ``vgg11``. All use instance normalisation but
+            ``resnet18bn``, which uses batch normalisation, and ``doubling``, which uses none.
+        width: Filters of every convolution of a ConvNet, of the first one of ``doubling``, or of the first stage of a
+            ResNet; ``None`` is the field's (128, 128 and 64). VGG-11 has no width.
 
     Raises:
         RequestError: The name is unknown, or the width is not a positive number or not one of this network's
@@ -57,10 +60,12 @@ class NetworkSpec:
         _, height, width = input_shape
         if height != width:
             raise RequestError(f"{self.name} needs square images, but got {height} x {width}; crop or resize them")
-        if self.name in CONVNET_DEPTHS:
-            if height // 2 ** CONVNET_DEPTHS[self.name] < 1:
-                deepest = min(int(math.log2(height)), max(CONVNET_DEPTHS.values())) if height > 1 else 0
-                advice = f"the deepest that fits is convnet{deepest}" if deepest else "no ConvNet fits"
+        if self.name in CONVNET_DEPTHS or self.name in DOUBLING_DEPTHS:
+            depths = CONVNET_DEPTHS if self.name in CONVNET_DEPTHS else DOUBLING_DEPTHS
+            if height // 2 ** depths[self.name] < 1:
+                deepest = min(int(math.log2(height)), max(depths.values())) if height > 1 else 0
+                kind = self.name.rstrip("0123456789")
+                advice = f"the deepest that fits is {kind}{deepest}" if deepest else "no ConvNet fits"
                 raise RequestError(f"{self.name} is too deep for images of {height} x {height} pixels; {advice}")
             return
         smallest = {"resnet18": 9, "resnet18bn": 1, "vgg11": 2 ** len(VGG_STAGES)}[self.name]
@@ -81,7 +86,8 @@ def build(
     """Return a freshly initialised network.
 
     The initialisation is PyTorch's default: weights of convolutions and linear layers Kaiming-uniform with a
-    = sqrt(5) and biases uniform, both within 1/sqrt(fan_in); norm weight 1 and bias 0. It is drawn on the CPU
+    = sqrt(5) and biases uniform, both within 1/sqrt(fan_in); norm weight 1 and bias 0. ``doubling`` starts as its
+    authors have it (:func:`ddnl_ray.models.doubling.lecun_`). It is drawn on the CPU
     in registration order, so a seed gives the same network on every device. The global generator is neither
     read nor advanced.
 
@@ -119,6 +125,14 @@ def _construct(spec: NetworkSpec, input_shape: tuple[int, int, int], num_classes
             size=size,
             num_classes=num_classes,
         )
+    if spec.name in DOUBLING_DEPTHS:
+        return DoublingConvNet(
+            depth=DOUBLING_DEPTHS[spec.name],
+            width=spec.width or CONVNET_WIDTH,
+            in_channels=in_channels,
+            size=size,
+            num_classes=num_classes,
+        )
     if spec.name == "vgg11":
         return VGG11(norm="instance", in_channels=in_channels, num_classes=num_classes)
     norm = "batch" if spec.name == "resnet18bn" else "instance"
@@ -131,7 +145,9 @@ def initialise(layer: nn.Module, generator: torch.Generator) -> None:
 
     The distributions are those of :func:`build`.
     """
-    if isinstance(layer, nn.Conv2d | nn.Linear):
+    if isinstance(layer, LecunConv2d | LecunLinear):
+        layer.draw_parameters(generator)
+    elif isinstance(layer, nn.Conv2d | nn.Linear):
         nn.init.kaiming_uniform_(layer.weight, a=math.sqrt(5), generator=generator)
         if layer.bias is not None:
             bound = 1 / math.sqrt(layer.weight[0].numel())

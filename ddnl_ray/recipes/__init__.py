@@ -16,6 +16,7 @@ from ddnl_ray.recipes.dsa import dsa
 from ddnl_ray.recipes.ftd import ftd
 from ddnl_ray.recipes.idm import idm
 from ddnl_ray.recipes.mtt import mtt
+from ddnl_ray.recipes.rcig import rcig
 from ddnl_ray.recipes.robust import extractor_of, part_settings
 from ddnl_ray.recipes.tesla import tesla
 
@@ -30,6 +31,7 @@ RECIPES = {
     "idm": idm,
     "accdd": accdd,
     "dance": dance,
+    "rcig": rcig,
     "random": random,
     "full": full,
 }

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from ddnl_ray.data import Whitening
 from ddnl_ray.evaluate import EvalRecipe
 from ddnl_ray.experts import ExpertRecipe
 from ddnl_ray.models import NetworkSpec
@@ -21,7 +22,7 @@ class Recipe:
     Attributes:
         params: Hyper-parameters of the method.
         network: The backbone.
-        zca: Whether the images are whitened.
+        zca: Whether the images are whitened, and how.
         augment: Augmentation of experts, student and evaluation, as :func:`ddnl_ray.data.augmentation` reads it.
         evaluation: How networks are trained on the result.
         experts: How experts are trained, for methods that match them.
@@ -31,7 +32,7 @@ class Recipe:
 
     params: Mapping[str, Any]
     network: NetworkSpec
-    zca: bool
+    zca: Whitening
     augment: str | None
     evaluation: EvalRecipe
     experts: ExpertRecipe | None = None

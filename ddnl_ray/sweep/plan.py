@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from ddnl_ray.data import Dataset, PrepareConfig, PreparedData, load, prepare
+from ddnl_ray.data import Dataset, PrepareConfig, PreparedData, Whitening, load, prepare
 from ddnl_ray.errors import RequestError
 from ddnl_ray.files import digest
 from ddnl_ray.noise import NoiseConfig, NoisyLabels, apply_noise
@@ -43,7 +43,7 @@ class Cell:
     config: TrialConfig
     space: Mapping[str, SpaceSection]
     trials: int
-    zca: bool
+    zca: Whitening
     source: str
 
     @property
@@ -76,13 +76,13 @@ class Plan:
     Attributes:
         sweep: The file.
         cells: In the order of the grid.
-        data: Prepared data by whether they are whitened.
+        data: Prepared data by whether, and how, they are whitened.
         labels: Noisy labels by noise and seed of the draw.
     """
 
     sweep: SweepFile
     cells: tuple[Cell, ...]
-    data: Mapping[bool, PreparedData]
+    data: Mapping[Whitening, PreparedData]
     labels: Mapping[tuple[NoiseConfig, int], NoisyLabels]
 
     @property
@@ -107,7 +107,7 @@ def make_plan(sweep: SweepFile) -> Plan:
     dataset = load(section.name, _path(section.root), _path(section.labels), section.size, section.download)
     check_selection(sweep, dataset)
     labels = _draw_labels(sweep, dataset, noises)
-    data: dict[bool, PreparedData] = {}
+    data: dict[Whitening, PreparedData] = {}
     cells: dict[str, Cell] = {}
     made: dict[str, _Setting] = {}
     smallest: dict[Any, tuple[int, int]] = {}
@@ -143,14 +143,14 @@ class _Setting:
     trials: int
     identity: dict[str, Any]
     slug: str
-    zca: bool
+    zca: Whitening
     source: str
 
 
 def _setting(
     sweep: SweepFile,
     dataset: Dataset,
-    data: dict[bool, PreparedData],
+    data: dict[Whitening, PreparedData],
     noise: NoiseConfig,
     method: str,
     ipc: int | None,
@@ -238,7 +238,7 @@ def _combinations(sweep: SweepFile, noises: list[NoiseConfig]) -> Iterator[Combi
             yield noise, method, ipc, noise_seed, seed, dict(zip(names, values, strict=True))
 
 
-def _prepare_config(sweep: SweepFile, zca: bool) -> PrepareConfig:
+def _prepare_config(sweep: SweepFile, zca: Whitening) -> PrepareConfig:
     data = sweep.data
     return PrepareConfig(
         subset=data.subset,

@@ -103,6 +103,7 @@ class Probe:
     def _evaluation(self, cell: Cell) -> float:
         data, config = self.plan.data[cell.zca], cell.config
         per_class = (config.ipc or 0) * config.params.get("factor", 1) ** 2
+        per_class *= 2 if config.params.get("flip") is True else 1  # mirrored copies
         size = len(data.train_images) if config.ipc is None else per_class * data.num_classes
         rows = min(len(data.train_images), size, PROBE_STEPS * config.evaluation.batch_size)
         few = Split(data.test_images[:100], data.test_labels[:100])

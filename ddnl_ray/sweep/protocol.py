@@ -10,7 +10,7 @@ from typing import Any
 from analysis.protocol import Change, Protocol, ProtocolOf
 from analysis.published import accuracies
 from ddnl_ray.models import NetworkSpec
-from ddnl_ray.models.spec import CONVNET_DEPTHS, CONVNET_WIDTH, RESNET_WIDTH
+from ddnl_ray.models.spec import CONVNET_DEPTHS, CONVNET_WIDTH, DOUBLING_DEPTHS, RESNET_WIDTH
 from ddnl_ray.noise import NoiseConfig
 from ddnl_ray.noise.asymmetric import DEFAULT_MAPS
 from ddnl_ray.recipes import RECIPES, Recipe, extractor_of, part_settings
@@ -94,7 +94,8 @@ def _noise(sweep: SweepFile, row: Mapping[str, Any]) -> NoiseConfig:
 
 
 def _usual_width(network: str) -> int | None:
-    return CONVNET_WIDTH if network in CONVNET_DEPTHS else None if network == "vgg11" else RESNET_WIDTH
+    convnet = network in CONVNET_DEPTHS or network in DOUBLING_DEPTHS
+    return CONVNET_WIDTH if convnet else None if network == "vgg11" else RESNET_WIDTH
 
 
 def _change(kind: str, name: str, ours: Any, recipe: Any) -> Iterator[Change]:

@@ -27,7 +27,7 @@ class DataSection(_Section):
     subset: int | None = None
     test_subset: int | None = None
     val_fraction: float = 0.1
-    zca: bool | None = None
+    zca: bool | Literal["relative"] | None = None
     split_seed: int = 0
     download: bool = False
 

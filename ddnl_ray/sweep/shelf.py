@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ddnl_ray.data import Whitening
 from ddnl_ray.experts import BufferId, ExpertStore
 from ddnl_ray.sweep.needs import CellNeed
 from ddnl_ray.sweep.plan import Cell, Plan
@@ -15,7 +16,7 @@ class Shelf:
     def __init__(self, ray: Any, plan: Plan, store: ExpertStore) -> None:
         self._ray, self.plan, self.store = ray, plan, store
         self.root = store.folder.address
-        self._data: dict[bool, Any] = {}
+        self._data: dict[Whitening, Any] = {}
         self._labels: dict[Any, Any] = {}
         self._actor: Any = None
         self._sources: dict[str, Any] = {}

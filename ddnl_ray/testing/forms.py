@@ -40,9 +40,11 @@ def require_form(exported: Distilled, problem: Problem) -> None:
     if labels.is_floating_point():
         assert labels.dtype == torch.float32, f"soft labels must be float32, but are {labels.dtype}"
         assert labels.shape == (len(images), problem.num_classes), f"soft labels are of shape {tuple(labels.shape)}"
-        assert bool((labels >= 0).all()), "soft labels are probabilities, but some are negative"
-        torch.testing.assert_close(labels.sum(1), torch.ones_like(labels[:, 0]), rtol=0, atol=1e-5)
+        if not exported.scores:
+            assert bool((labels >= 0).all()), "soft labels are probabilities, but some are negative"
+            torch.testing.assert_close(labels.sum(1), torch.ones_like(labels[:, 0]), rtol=0, atol=1e-5)
     else:
+        assert not exported.scores, "scores are float32, but these labels are classes"
         assert labels.dtype == torch.int64, f"hard labels must be int64, but are {labels.dtype}"
         assert labels.dim() == 1, f"hard labels must be one number per image, but are of shape {tuple(labels.shape)}"
         assert bool(((labels >= 0) & (labels < problem.num_classes)).all()), "a label is not a class of the problem"

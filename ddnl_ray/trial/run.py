@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from ddnl_ray import __version__
-from ddnl_ray.card import expected, formation, write_card
+from ddnl_ray.card import expected, formation, label_kind, write_card
 from ddnl_ray.data import augmentation
 from ddnl_ray.distill import Auxiliary, Distilled, Method, Problem, State
 from ddnl_ray.errors import CorruptFileError
@@ -278,7 +278,7 @@ class _Trial:
             "config_hash": config.hash,
             "code_version": __version__,
         }
-        write_card(self.folder, training.images, training.labels, self.inputs.data, about)
+        write_card(self.folder, training.images, training.labels, self.inputs.data, about, label_kind(training))
 
     def row(self, **values: Any) -> dict[str, Any]:
         """Return one row of the result table."""

@@ -48,7 +48,7 @@ def test_words_are_those_of_the_result_table() -> None:
     assert {cell.noise for cell in accuracies()} <= set(NOISES)
     assert {cell.noise for cell in accuracies("rdc")} == {"none", "symmetric", "pairflip", "natural"}
     assert {cell.base_method for cell in accuracies()} <= set(BASES)
-    assert {cell.base_method for cell in accuracies()} - {"rcig"} <= set(METHODS)
+    assert {cell.base_method for cell in accuracies()} <= set(METHODS)
     assert {cell.label_set for cell in accuracies()} - {None} == {"random1", "worse", "fine"} <= set(LABEL_SETS)
     assert all((cell.noise == "natural") == cell.dataset.endswith("n") for cell in accuracies())
     assert all((cell.noise == "none") == (cell.noise_rate == 0) for cell in accuracies())

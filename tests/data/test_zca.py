@@ -50,3 +50,26 @@ def test_fewer_images_than_pixels_still_invert(images: torch.Tensor) -> None:
 
 def test_the_order_of_images_does_not_matter(images: torch.Tensor) -> None:
     torch.testing.assert_close(Zca.fit(images).whiten, Zca.fit(images.flip(0)).whiten, atol=1e-6, rtol=0)
+
+
+def test_the_relative_whitening_is_that_of_normalised_images() -> None:
+    """Written out: normalise, centre, add a tenth of the mean variance, whiten; pixels go in and come out."""
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.rand(200, 3, 3, 3, generator=generator).double() ** 2
+    std = torch.tensor([0.2, 0.3, 0.4])
+    flat = (pixels / std.double()[:, None, None]).flatten(1)
+    centred = flat - flat.mean(0)
+    covariance = centred.T @ centred / 200
+    covariance += 0.1 * covariance.trace() / 27 * torch.eye(27).double()
+    values, vectors = torch.linalg.eigh(covariance)
+    expected = centred @ vectors @ values.rsqrt().diag() @ vectors.T
+    zca = Zca.fit_relative(pixels, std)
+    torch.testing.assert_close(zca.apply(pixels).flatten(1), expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(zca.invert(zca.apply(pixels)), pixels, rtol=1e-4, atol=1e-5)
+
+
+def test_directions_that_no_image_reaches_are_left_as_they_are() -> None:
+    pixels = torch.rand(5, 1, 4, 4, generator=torch.Generator().manual_seed(0)).double()
+    zca = Zca.fit_relative(pixels, torch.tensor([0.5]))
+    values = torch.linalg.eigvalsh(0.5 * zca.whiten.double())
+    assert int(((values - 1).abs() < 1e-4).sum()) >= 11

@@ -112,7 +112,7 @@ def test_every_wrong_key_is_reported_at_once() -> None:
         ("grid: {method: [full], noise: [{rate: [0.1, x]}]}", r"grid\.noise\.0\.rate\.1: .*number.*, but got 'x'"),
         ("data: {val_fraction: much}", r"data\.val_fraction: .*valid number.*, but got 'much'"),
         ("data: {subset: 1.5}", r"data\.subset: .*fractional part, but got 1\.5"),
-        ("data: {zca: 5}", r"data\.zca: .*boolean.*, but got 5"),
+        ("data: {zca: 5}", r"data\.zca\.bool: .*boolean.*, but got 5"),
         ("data: []", r"data: Input should be a valid dictionary.*, but got \[\]"),
         ("search: {trials: 0}", r"search\.trials: .*greater than or equal to 1, but got 0"),
         ("search: {parallel: 0}", r"search\.parallel: .*greater than or equal to 1, but got 0"),
@@ -171,7 +171,7 @@ def test_ranges_are_checked(sweep: Read, text: str, message: str) -> None:
         (
             "dtm",
             r"unknown method 'dtm': did you mean 'datm'\? Known: accdd, att, dance, datm, dm, dsa, ftd, full, idm, "
-            r"mtt, random, tesla; mtt, ftd, att, tesla, datm also with \+tad, \+sgr, \+tiat, \+sgr\+tiat, \+rdc; "
+            r"mtt, random, rcig, tesla; mtt, ftd, att, tesla, datm also with \+tad, \+sgr, \+tiat, \+sgr\+tiat, \+rdc; "
             r"idm, accdd also with \+rdc$",
         ),
         ("random+tad", r"unknown method 'random\+tad': did you mean "),

@@ -78,6 +78,7 @@ def run_sweep(plan: Plan, run: Path, store: ExpertStore, machine: Machine, watch
         shelf = Shelf(ray, plan, store)
         make_all(ray, shelf, studies.remaining(), watcher)
         shelf.open_buffers(needed)
+        shelf.note_stores(run)
         try:
             _run_trials(Execution(plan, ledger, studies, shelf, watcher), run, concurrent)
         finally:
@@ -124,6 +125,7 @@ class Execution:
         began = time.monotonic()
         if began > self.refresh_at:
             self.ledger.consolidate()
+            self.shelf.note_stores(self.ledger.run)
             # Writing the table takes longer the more parts there are: spend a twentieth of the time on it at most.
             self.refresh_at = began + max(10.0, 20 * (time.monotonic() - began))
 

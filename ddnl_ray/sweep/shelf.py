@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from ddnl_ray.experts import BufferId, ExpertStore
+from ddnl_ray.sweep.memory import admitted, node_stores, write_stores
 from ddnl_ray.sweep.needs import CellNeed
 from ddnl_ray.sweep.plan import Cell, Plan
 
@@ -19,6 +21,7 @@ class Shelf:
         self._labels: dict[Any, Any] = {}
         self._actor: Any = None
         self._sources: dict[str, Any] = {}
+        self._streamed: dict[str, int] = {}
 
     def data(self, cell: Cell) -> Any:
         """Return the reference to a cell's prepared data."""
@@ -36,13 +39,25 @@ class Shelf:
         return self._labels[cell.labels_key]
 
     def open_buffers(self, needed: dict[str, CellNeed]) -> None:
-        """Start the actor that shares the buffers."""
+        """Start the actor that shares the buffers for which there is room."""
         from ddnl_ray.sweep.shared import BufferSource, ExpertBuffers
 
+        sizes = {key: self._num_bytes(key, need) for key, need in needed.items()}
+        held = admitted(sizes, node_stores(self._ray))
+        self._streamed = {key: size for key, size in sizes.items() if key not in held}
         for key, need in needed.items():
             self.store.touch(key)
-            self._sources[key] = BufferSource(key, need.num_experts, need.epochs, need.buffer.dtype)
+            root = self.root if key in self._streamed else None
+            self._sources[key] = BufferSource(key, need.num_experts, need.epochs, need.buffer.dtype, root)
         self._actor = ExpertBuffers.remote(self.root, self._sources)  # type: ignore[attr-defined]
+
+    def note_stores(self, run: Path) -> None:
+        """Note in the run folder how full the object stores are."""
+        write_stores(run, node_stores(self._ray), self._streamed)
+
+    def _num_bytes(self, key: str, need: CellNeed) -> int:
+        """Return what a buffer takes in the object store."""
+        return need.num_experts * len(need.epochs) * self.store.load(key, 0, need.epochs[:1]).nbytes
 
     def experts(self, cell: Cell, buffer: BufferId) -> Any:
         """Return a cell's view of a buffer."""

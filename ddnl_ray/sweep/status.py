@@ -15,6 +15,7 @@ from ddnl_ray.files import read_json, write_json
 from ddnl_ray.noise import NoisyLabels
 from ddnl_ray.results import Outcome
 from ddnl_ray.sweep.ledger import Finished, Ledger, trial_name
+from ddnl_ray.sweep.memory import read_stores, stores_text
 from ddnl_ray.sweep.plan import Plan
 
 
@@ -125,6 +126,7 @@ def read_status(run: Path) -> dict[str, Any]:
         "running": [
             {"trial": item["trial"], "iteration": item["iteration"], "of": item["iterations"]} for item in running
         ],
+        "object_store": read_stores(run),
     }
 
 
@@ -139,6 +141,7 @@ def status_text(status: dict[str, Any]) -> str:
     lines += [
         f"  in progress {item['trial']}: iteration {item['iteration']} of {item['of']}" for item in status["running"]
     ]
+    lines += stores_text(status["object_store"]) if status["state"] == "running" else []
     lines += [f"  failed {name}: {message}" for name, message in status["failed"].items()]
     return "\n".join(lines)
 

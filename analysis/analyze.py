@@ -1,8 +1,12 @@
-"""Theory against practice for finished sweeps: crossovers, the scaling law, bounds, coverage and noise rates.
+"""Theory against practice for finished sweeps: crossovers, the scaling law, bounds, coverage, rates and variances.
 
-The bounds hold for a number of training samples and of classes, and for a noise with a transition matrix; all come from
-the run's own files (:class:`Facts`). The information that a class needs and that a clean sample has are not in a result
-table: without them there is no lower bound, and the upper one is that of the in-the-wild paper (no redundancy).
+The bounds hold for a number of training samples and of classes, and for a noise with a transition matrix; all come
+from the files of the runs (:mod:`analysis.facts`). The information that a class needs and that a clean sample has is
+measured (:mod:`analysis.measure`) or given; without it there is no lower bound, and the upper one is that of the
+in-the-wild paper (no redundancy).
+
+The law of annotators' noise has 1 / kappa of the realised transition matrix as its factor, with which b = 1 is the
+derived form of Corollary III; as printed it would be -1.
 """
 
 from __future__ import annotations
@@ -10,87 +14,83 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
 
-import numpy as np
 import pandas as pd
 
+from analysis.facts import Facts
 from analysis.fits.coverage import Coverage, coverage
-from analysis.fits.crossover import Crossover, SeriesCrossover, crossovers
+from analysis.fits.crossover import SeriesCrossover, crossovers
+from analysis.fits.nested import SettingComponents, setting_components
 from analysis.fits.rates import RateStudy, leave_one_rate_out
-from analysis.fits.resample import Estimate
-from analysis.fits.scaling import ScalingLaw, scaling_laws
-from analysis.fits.series import by_noise
+from analysis.fits.scaling import ScalingFit, ScalingLaw, clean_share, scaling_laws
+from analysis.fits.series import by_noise, joined
+from analysis.measure.ratios import Ratio, default_values, ratios
+from analysis.measure.record import Measurement
+from analysis.names import listed
 from analysis.scores import Setting
 from analysis.theory import Bounds, asymmetric_bounds, effective_modes, kappa, natural_bounds, symmetric_bounds
 from analysis.theory.symbols import Form
-from ddnl_ray.files import read_json
+from ddnl_ray.errors import RequestError
 
 FORMS: tuple[Form, ...] = ("published", "derived")
 C_EFF: dict[Form, str] = {"published": "entropy", "derived": "entropy_complement"}
 """Which estimator of C_eff belongs to which form."""
 UNKNOWN = math.nan
-NO_SIZE = "The run does not say how many training images and classes there are; run the same sweep command again."
-
-
-@dataclass(frozen=True)
-class Facts:
-    """What bounds need to know of a run beside its results.
-
-    Attributes:
-        samples: Training images by data set.
-        classes: Classes by data set.
-        transitions: Realised transition matrices [C, C], rows true classes, by kind, rate and label set of the noise.
-    """
-
-    samples: dict[str, int] = field(default_factory=dict)
-    classes: dict[str, int] = field(default_factory=dict)
-    transitions: dict[tuple[str, float | None, str | None], list[list[float]]] = field(default_factory=dict)
-
-    @classmethod
-    def read(cls, summary: dict[str, Any], noise: Sequence[dict[str, Any]]) -> Facts:
-        """Take the facts from ``summary.json`` and ``noise.json`` of a run; what is missing is left out."""
-        data = summary.get("data", [])
-        matrices = {
-            (each["kind"], each["rate"], each["labels"]): each["transition_realised"]
-            for each in noise
-            if each.get("transition_realised") is not None and None not in each["transition_realised"]
-        }
-        return cls(
-            {each["dataset"]: each["train_images"] for each in data},
-            {each["dataset"]: each["classes"] for each in data},
-            matrices,
-        )
-
-    @classmethod
-    def of(cls, run: Path) -> Facts:
-        """Read the facts of a run folder; files that are not there say nothing."""
-        summary, noise = (run / name for name in ("summary.json", "noise.json"))
-        return cls.read(
-            read_json(summary) if summary.is_file() else {},
-            read_json(noise) if noise.is_file() else [],
-        )
-
-    def __or__(self, other: Facts) -> Facts:
-        """Return the facts of both."""
-        return Facts(self.samples | other.samples, self.classes | other.classes, self.transitions | other.transitions)
+NOT_MEASURED = (
+    "I_min / (r I_clean) is not known: run `ddnl analyze --measure` on the run, which trains a reference network and "
+    "applies the nine estimators."
+)
+KAPPA_LAW = (
+    "The factor is 1 / kappa of the realised transition matrix: IPC* = a kappa^b. b = 1 is Corollary III as derived; "
+    "as printed it would be b = -1."
+)
 
 
 @dataclass(frozen=True)
 class Information:
-    """What the lower bounds take, and the redundancy of the upper ones.
+    """What the lower bounds take, and the redundancy of the upper ones, where it is given and not measured.
 
     Attributes:
-        i_min: Information that a class needs to generalise, nats; None: unknown, and there is no lower bound.
-        i_clean: Information of one clean sample, nats; None: unknown.
-        redundancy: r, in (0, 1].
+        i_min: Information that a class needs to generalise, nats; None: as measured.
+        i_clean: Information of one clean sample, nats; None: as measured.
+        redundancy: r, in (0, 1]; None: as measured, and 1 where it is not.
     """
 
     i_min: float | None = None
     i_clean: float | None = None
-    redundancy: float = 1.0
+    redundancy: float | None = None
+
+    def __post_init__(self) -> None:
+        """Check the ranges.
+
+        Raises:
+            RequestError: A value is out of range.
+        """
+        for name in ("i_min", "i_clean"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                raise RequestError(f"{name} must be finite and above 0, in nats, but got {value}")
+        if self.redundancy is not None and not 0 < self.redundancy <= 1:
+            raise RequestError(f"redundancy must lie in (0, 1] but got {self.redundancy}; 1 means none")
+
+    def over(self, measured: Measurement | None, method: str) -> Information:
+        """Return what is known for a method: what is given, else the default estimators of a measurement.
+
+        Args:
+            measured: What was measured; None: nothing.
+            method: The method.
+        """
+        found = default_values(measured, method) if measured is not None else {}
+        return Information(
+            i_min=found.get("i_min") if self.i_min is None else self.i_min,
+            i_clean=found.get("i_clean") if self.i_clean is None else self.i_clean,
+            redundancy=found.get("redundancy") if self.redundancy is None else self.redundancy,
+        )
+
+    def lacks(self) -> list[str]:
+        """Return what the lower bound needs and is not known, in words."""
+        return [name for name, value in (("I_min", self.i_min), ("I_clean", self.i_clean)) if value is None]
 
 
 @dataclass(frozen=True)
@@ -102,6 +102,8 @@ class SeriesBounds:
     lower: float
     upper: float
     reason: str = ""
+    images: float = UNKNOWN
+    """Training images per class, n / C; nan where they are unknown."""
 
 
 @dataclass(frozen=True)
@@ -111,6 +113,26 @@ class LawRates:
     setting: Setting
     study: RateStudy | None
     reason: str = ""
+
+
+@dataclass(frozen=True)
+class LawRatios:
+    """What the ``a`` of a law is compared with.
+
+    Attributes:
+        law: The law.
+        ratios: I_min / (r I_clean) by every combination of estimators in nats.
+        reason: Why there is none, or what limits them; empty if nothing.
+    """
+
+    law: ScalingLaw
+    ratios: tuple[Ratio, ...]
+    reason: str = ""
+
+    @property
+    def inside(self) -> tuple[Ratio, ...]:
+        """The combinations whose value lies in the interval of ``a``."""
+        return tuple(each for each in self.ratios if each.is_inside(self.law.fit.a))
 
 
 @dataclass(frozen=True)
@@ -124,6 +146,10 @@ class Analysis:
         coverage: By form.
         rates: By method and kind of noise.
         reason: Why there is nothing; empty if there is something.
+        ratios: Of every law, what its ``a`` is compared with.
+        variance: Where the spread of every setting comes from.
+        measured: What was measured, by run.
+        notes: Where bounds are vacuous or their forms disagree, in sentences.
     """
 
     crossovers: tuple[SeriesCrossover, ...]
@@ -132,6 +158,10 @@ class Analysis:
     coverage: dict[Form, Coverage]
     rates: tuple[LawRates, ...]
     reason: str = ""
+    ratios: tuple[LawRatios, ...] = ()
+    variance: tuple[SettingComponents, ...] = ()
+    measured: tuple[tuple[str, Measurement], ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def analyze(frame: pd.DataFrame, facts: Facts, information: Information, split: str = "test") -> Analysis:
@@ -150,22 +180,45 @@ def analyze(frame: pd.DataFrame, facts: Facts, information: Information, split: 
         own = [each for each in bounds if each.form == form]
         points = [item.crossover for item in found]
         shares[form] = coverage(points, [each.lower for each in own], [each.upper for each in own])
-    rates = tuple(_rates(setting, members, facts) for setting, members in by_noise(tuple(found)).items())
-    return Analysis(tuple(found), tuple(scaling_laws(tuple(found))), bounds, shares, rates, found.reason)
+    laws = tuple(_with_size(law, facts) for law in scaling_laws(tuple(found), lambda item: factor_of(item, facts)))
+    return Analysis(
+        tuple(found),
+        laws,
+        bounds,
+        shares,
+        _rates(found, facts),
+        found.reason,
+        ratios=tuple(_compared(law, facts) for law in laws),
+        variance=tuple(setting_components(frame, split)),
+        measured=tuple((name, each.information) for name, each in facts.runs.items() if each.information is not None),
+        notes=tuple(_notes(bounds)),
+    )
+
+
+def factor_of(item: SeriesCrossover, facts: Facts) -> float | None:
+    """Return what divides IPC* in the law of a series: 1 - rate, for annotators' noise 1 / kappa; None: unknown."""
+    setting = item.setting
+    if setting.noise != "natural":
+        return clean_share(item)
+    matrix = facts.transition(item.runs, setting.noise, setting.noise_rate, setting.label_set)
+    return None if matrix is None else 1 / kappa(matrix)
 
 
 def bounds_of(item: SeriesCrossover, facts: Facts, information: Information, form: Form) -> SeriesBounds:
     """Return the bounds of one series; unknown ones with a sentence that says what is missing."""
     setting = item.setting
-    n, classes = facts.samples.get(setting.dataset), facts.classes.get(setting.dataset)
-    if n is None or classes is None:
-        return SeriesBounds(setting, form, UNKNOWN, UNKNOWN, NO_SIZE)
+    size = facts.size(setting.dataset, item.runs)
+    if size.samples is None or size.classes is None:
+        return SeriesBounds(setting, form, UNKNOWN, UNKNOWN, size.reason)
     if item.rate is not None and item.rate >= 1:
         return SeriesBounds(setting, form, UNKNOWN, UNKNOWN, "No bound holds where every label is wrong.")
-    lower_known = information.i_min is not None and information.i_clean is not None
-    ratio = {"i_min": information.i_min or 1.0, "i_clean": information.i_clean or 1.0, "r": information.redundancy}
-    matrix = facts.transitions.get((setting.noise, setting.noise_rate, setting.label_set))
-    reason = "" if lower_known else "Without i_min and i_clean there is no lower bound."
+    n, classes = size.samples, size.classes
+    known = information.over(facts.measured(item.runs), setting.method)
+    lower_known = not known.lacks()
+    parts = {"i_min": known.i_min, "i_clean": known.i_clean, "r": known.redundancy}
+    ratio = {name: 1.0 if value is None else value for name, value in parts.items()}
+    matrix = facts.transition(item.runs, setting.noise, setting.noise_rate, setting.label_set)
+    reason = "" if lower_known else f"Without {listed(known.lacks())} there is no lower bound."
     if setting.noise in ("asymmetric", "pairflip", "natural") and matrix is None:
         return SeriesBounds(setting, form, UNKNOWN, UNKNOWN, "The run has no transition matrix of this noise.")
     bounds: Bounds
@@ -176,118 +229,97 @@ def bounds_of(item: SeriesCrossover, facts: Facts, information: Information, for
         bounds = asymmetric_bounds(n=n, tau=item.rate or 0.0, c_eff=modes, form=form, **ratio)
     else:
         bounds = symmetric_bounds(n=n, num_classes=classes, tau=item.rate or 0.0, form=form, **ratio)
-    return SeriesBounds(setting, form, float(bounds.lower) if lower_known else 0.0, float(bounds.upper), reason)
+    lower = float(bounds.lower) if lower_known else 0.0
+    return SeriesBounds(setting, form, lower, float(bounds.upper), reason, n / classes)
 
 
-def _rates(setting: Setting, members: Sequence[SeriesCrossover], facts: Facts) -> LawRates:
+def law_rates(frame: pd.DataFrame, facts: Facts, split: str = "test") -> tuple[LawRates, ...]:
+    """Return the noise rates of every law, each estimated from the others.
+
+    Args:
+        frame: The result table.
+        facts: Sizes.
+        split: The split that was scored.
+    """
+    return _rates(crossovers(frame, split), facts)
+
+
+def _rates(found: Sequence[SeriesCrossover], facts: Facts) -> tuple[LawRates, ...]:
+    return tuple(_rates_of(setting, members, facts) for setting, members in by_noise(tuple(found)).items())
+
+
+def _rates_of(setting: Setting, members: Sequence[SeriesCrossover], facts: Facts) -> LawRates:
     """Estimate the rates of one law's crossovers, each without itself."""
-    n, classes = facts.samples.get(setting.dataset), facts.classes.get(setting.dataset)
+    size = facts.size(setting.dataset, {run for item in members for run in item.runs})
     known = [(item.rate, item.crossover) for item in members if item.rate is not None and item.rate < 1]
-    if n is None or classes is None or not known:
-        return LawRates(setting, None, NO_SIZE)
-    return LawRates(setting, leave_one_rate_out([rate for rate, _ in known], [p for _, p in known], n, classes))
+    if size.samples is None or size.classes is None:
+        return LawRates(setting, None, size.reason)
+    if not known:
+        return LawRates(setting, None, "No series of it has a known rate of wrong labels.")
+    study = leave_one_rate_out([rate for rate, _ in known], [p for _, p in known], size.samples, size.classes)
+    return LawRates(setting, study)
 
 
-def to_json(analysis: Analysis) -> dict[str, Any]:
-    """Return what ``ddnl analyze --json`` prints; nan and infinity become null and ``"inf"``."""
-    return {
-        "reason": analysis.reason,
-        "crossover": [
-            {**_place(each.setting), "rate": each.rate, **_plain(each.crossover)} for each in analysis.crossovers
-        ],
-        "fit": [
-            {**_place(law.setting), **_plain(law.fit), "agrees": law.fit.agrees, "sentence": law.fit.sentence}
-            for law in analysis.laws
-        ],
-        "bounds": [
-            {
-                **_place(each.setting),
-                **_plain({"form": each.form, "lower": each.lower, "upper": each.upper}),
-                "reason": each.reason,
-            }
-            for each in analysis.bounds
-        ],
-        "coverage": {form: _plain(each) for form, each in analysis.coverage.items()},
-        "noise_rate": [
-            {**_place(each.setting), **(_plain(each.study) if each.study is not None else {"reason": each.reason})}
-            for each in analysis.rates
-        ],
-    }
+def _with_size(law: ScalingLaw, facts: Facts) -> ScalingLaw:
+    """Say where runs of several sizes are joined in a law, and what the factor of annotators' noise is."""
+    runs = {run for _, item in law.points for run in item.runs}
+    sizes = {facts.size(law.setting.dataset, [run]).samples for run in runs}
+    mixed = len(sizes - {None}) > 1
+    sentence = "Runs of different numbers of training images are joined, on which a may depend." if mixed else ""
+    natural = KAPPA_LAW if law.setting.noise == "natural" else ""
+    fit: ScalingFit = dataclasses.replace(law.fit, reason=joined(law.fit.reason, natural, sentence))
+    return dataclasses.replace(law, fit=fit)
 
 
-def _place(setting: Setting) -> dict[str, Any]:
-    return {name: value for name, value in dataclasses.asdict(setting).items() if name != "ipc"}
+def _compared(law: ScalingLaw, facts: Facts) -> LawRatios:
+    """Return what the ``a`` of a law is compared with."""
+    measured = facts.measured({run for _, item in law.points for run in item.runs})
+    if measured is None:
+        return LawRatios(law, (), NOT_MEASURED)
+    found = tuple(ratios(measured, law.setting.method))
+    if not found:
+        return LawRatios(law, (), "No combination of estimators is defined; each says why.")
+    return LawRatios(law, found, "" if law.fit.exists else "There is no law, so no a to compare them with.")
 
 
-def _plain(value: Any) -> Any:
-    """Return records as JSON knows them."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {each.name: _plain(getattr(value, each.name)) for each in dataclasses.fields(value)}
-    if isinstance(value, dict):
-        return {key: _plain(each) for key, each in value.items()}
-    if isinstance(value, tuple | list):
-        return [_plain(each) for each in value]
-    if isinstance(value, float | np.floating):
-        return None if math.isnan(value) else "inf" if value == math.inf else float(value)
-    return value
+def _notes(bounds: Sequence[SeriesBounds]) -> list[str]:
+    """Return where bounds say nothing, or two things."""
+    sentences = []
+    for form in FORMS:
+        own = [each for each in bounds if each.form == form and not math.isnan(each.upper)]
+        low = [each for each in own if 0 < each.lower <= 1]
+        high = [each for each in own if each.upper >= each.images]
+        empty = [each for each in own if each.lower > each.upper]
+        if low:
+            sentences.append(f"{len(low)} of {len(own)} lower bounds ({form}) are at most 1 image per class: vacuous.")
+        if high:
+            sentences.append(
+                f"{len(high)} of {len(own)} upper bounds ({form}) are no lower than the images that a class has: "
+                "vacuous."
+            )
+        if empty:
+            sentences.append(
+                f"{len(empty)} of {len(own)} lower bounds ({form}) exceed the upper ones, so that no IPC lies between: "
+                "an assumption or an estimate is wrong."
+            )
+    return sentences + _disagreement(bounds)
 
 
-def to_text(analysis: Analysis) -> str:
-    """Return the analysis as lines for a person."""
-    if analysis.reason:
-        return analysis.reason
-    lines = ["IPC*: images per class at which a distilled set is worth all the noisy data"]
-    for item in analysis.crossovers:
-        bounds = [each for each in analysis.bounds if each.setting == item.setting]
-        ranges = "; ".join(f"{each.form} [{_number(each.lower)}, {_number(each.upper)}]" for each in bounds)
-        lines.append(f"  {_name(item.setting)}: {_crossover(item.crossover)}; bounds {ranges}")
-    lines += [f"  ({sentence})" for sentence in dict.fromkeys(each.reason for each in analysis.bounds if each.reason)]
-    lines += ["", "Scaling law  IPC* = a (1 - rate)^-b"]
-    lines += [f"  {_name(law.setting)}: {law.fit.sentence}" for law in analysis.laws]
-    lines += ["", "Coverage of the bounds"]
-    lines += [f"  {form}: {_coverage(each)}" for form, each in analysis.coverage.items()]
-    lines += ["", "Noise rate from crossovers, each rate left out in turn"]
-    lines += [f"  {_name(each.setting)}: {_study(each)}" for each in analysis.rates]
-    return "\n".join(lines)
+def _disagreement(bounds: Sequence[SeriesBounds]) -> list[str]:
+    """Say where the published and the derived form differ."""
+    pairs = [(one, two) for one, two in zip(bounds[::2], bounds[1::2], strict=True) if not math.isnan(one.upper)]
+    apart = [
+        max(_factor(one.lower, two.lower), _factor(one.upper, two.upper))
+        for one, two in pairs
+        if (one.lower, one.upper) != (two.lower, two.upper)
+    ]
+    if not apart:
+        return []
+    return [
+        f"The published and the derived form disagree in {len(apart)} of {len(pairs)} series, by a factor of up to "
+        f"{max(apart):.3g}; only the derived one follows from the proofs."
+    ]
 
 
-def _name(setting: Setting) -> str:
-    noise = setting.noise if setting.noise_rate is None and setting.label_set is None else setting.noise_label
-    return f"{setting.dataset}, {noise}, {setting.method}"
-
-
-def _crossover(point: Crossover) -> str:
-    if not point.is_known:
-        return f"none. {point.reason}"
-    sign = {"none": "", "left": "at most ", "right": "above "}[point.censored]
-    interval = "" if math.isnan(point.low) else f" [{_number(point.low)} to {_number(point.high)}]"
-    return f"{sign}{_number(point.value)}{interval}, n = {point.n}"
-
-
-def _coverage(found: Coverage) -> str:
-    measured = found.num_inside + found.num_below + found.num_above
-    censored = found.num_censored_outside + found.num_censored_undecided
-    parts = f"{found.num_inside} of {measured} measured inside ({found.num_below} below, {found.num_above} above)"
-    outside = f"{censored} censored, {found.num_censored_outside} of them certainly outside"
-    return f"{parts}; {outside}. {found.reason}".strip()
-
-
-def _study(found: LawRates) -> str:
-    if found.study is None:
-        return found.reason
-    study = found.study
-    if not study.num_errors:
-        return study.reason
-    return (
-        f"mean absolute error {study.mean_error:.3f} over {study.num_errors} rates; guessing the mean of the others "
-        f"{study.guess_error:.3f}; alpha {_interval(study.alpha)}. {study.reason}".strip()
-    )
-
-
-def _interval(estimate: Estimate) -> str:
-    ends = f" [{_number(estimate.low)} to {_number(estimate.high)}]" if estimate.is_bounded else ""
-    return f"{_number(estimate.value)}{ends}"
-
-
-def _number(value: float) -> str:
-    return "?" if math.isnan(value) else "inf" if math.isinf(value) else f"{value:.3g}"
+def _factor(one: float, two: float) -> float:
+    return max(one, two) / min(one, two) if min(one, two) > 0 else 1.0

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import base64
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from analysis.labels import LABEL_BYTES, ShownLabels, read_labels
 from analysis.names import CORESETS
 from analysis.scores import Setting, headline_rows, records, setting_of
 
@@ -28,6 +30,8 @@ class Preview:
         num_repeats: Number of these repeats.
         path: The file, relative to the run folder.
         data_uri: The picture itself; None if the report holds too many bytes of pictures already.
+        labels: The labels of its images; None where they cannot be read, or the report holds too many already.
+        has_more_labels: Whether they were left out for the size of the report.
     """
 
     setting: Setting
@@ -37,6 +41,8 @@ class Preview:
     num_repeats: int
     path: str
     data_uri: str | None
+    labels: ShownLabels | None = None
+    has_more_labels: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +93,17 @@ def previews(run: Path, frame: pd.DataFrame, split: str = "test") -> list[Previe
             )
         )
     return found
+
+
+def with_labels(run: Path, found: Iterable[Preview]) -> list[Preview]:
+    """Return the previews with the labels of those that are embedded, up to :data:`analysis.labels.LABEL_BYTES`."""
+    result, embedded = [], 0
+    for preview in found:
+        labels = read_labels((run / preview.path).parent) if preview.data_uri else None
+        embedded += len(labels.text) if labels else 0
+        fits = embedded <= LABEL_BYTES
+        result.append(replace(preview, labels=labels if fits else None, has_more_labels=bool(labels) and not fits))
+    return result
 
 
 def grouped(found: list[Preview]) -> list[PreviewGroup]:

@@ -114,7 +114,7 @@ def reasons(
 _UNRECORDED = (
     Reason(
         "unrecorded",
-        "protocol: the run's sweep.yaml is missing or lacks this method, so data, budget and settings are unknown",
+        "protocol: the run's sweep.yaml is missing or lacks this method or its settings, so what was run is unknown",
     ),
 )
 

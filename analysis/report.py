@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -26,10 +27,15 @@ from analysis.findings import (
     nothing_to_compare,
     summaries,
 )
-from analysis.previews import grouped, previews
+from analysis.labels import left_out
+from analysis.paper_tables import Written, sources_of, write_tables
+from analysis.previews import grouped
 from analysis.scores import Setting, select_on
+from analysis.sections import rates_section, spread_section, tuning_section
+from analysis.several import Runs, all_previews, run_notes, sweep_files
 from analysis.tables import AccuracyTable, SettingRow, accuracy_table, accuracy_text, empty_sentence
-from analysis.trials import Cell, cells, costs, failures, num_stopped, tuned
+from analysis.trials import Cell, cells, costs, failures
+from analysis.tuning import value_text
 from ddnl_ray.files import write_atomic
 
 SHORT_FINDINGS = 120
@@ -37,6 +43,9 @@ SHORT_FINDINGS = 120
 
 PIXELS_PER_INCH = 120
 """Size of the figure on a wide screen; it shrinks to fit."""
+
+CONDITIONS = {"data": "Data set", "noise": "Noise", "networks": "Network"}
+"""Columns of the accuracy table that its groups stand for; those with one value only are left out."""
 
 SIGNS = {
     Verdict.HIGHER: "▲",
@@ -72,8 +81,14 @@ class TableGroup:
     rows: list[tuple[SettingRow, str]]
 
 
-def write_report(run: Path, frame: pd.DataFrame, split: str = "test", confidence: float = 0.95) -> Path:
-    """Write ``report.html`` into a run folder, and the figures that it links to into its folder ``figures``.
+def write_report(
+    run: Path,
+    frame: pd.DataFrame,
+    split: str = "test",
+    confidence: float = 0.95,
+    runs: Runs | None = None,
+) -> Path:
+    """Write ``report.html`` into a folder, and what it links to into its folders ``figures`` and ``tables``.
 
     Args:
         run: The run folder; previews and ``sweep.yaml`` are read from it where they exist.
@@ -81,15 +96,18 @@ def write_report(run: Path, frame: pd.DataFrame, split: str = "test", confidence
             sentence.
         split: The split that the report is about.
         confidence: Coverage of the intervals, in (0, 1).
+        runs: The runs that ``frame`` joins, where it is of several; ``run`` is then any folder.
 
     Returns:
         The path of the report.
     """
-    figures = catalogue(Material.of([(run, frame)]), split, confidence)
+    runs = runs or [(run, frame)]
+    figures = catalogue(Material.of(runs), split, confidence)
     for entry in figures.entries:
         entry.save(run / "figures")
+    tables = write_tables(sources_of(runs, split), run / "tables", None, split, confidence)
     path = run / "report.html"
-    write_atomic(path, render_report(run, frame, split, confidence, figures).encode())
+    write_atomic(path, render_report(run, frame, split, confidence, figures, runs, tables).encode())
     return path
 
 
@@ -99,6 +117,8 @@ def render_report(
     split: str = "test",
     confidence: float = 0.95,
     figures: Catalogue | None = None,
+    runs: Runs | None = None,
+    tables: Sequence[Written] = (),
 ) -> str:
     """Return the report as HTML; everything that comes from data is escaped.
 
@@ -108,8 +128,11 @@ def render_report(
         split: The split that the report is about.
         confidence: Coverage of the intervals, in (0, 1).
         figures: Of this run, split and confidence; made here if None.
+        runs: The runs that ``frame`` joins, where it is of several.
+        tables: The tables of the papers that were written beside the report.
     """
-    figures = figures or catalogue(Material.of([(run, frame)]), split, confidence)
+    runs = runs or [(run, frame)]
+    figures = figures or catalogue(Material.of(runs), split, confidence)
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -122,12 +145,14 @@ def render_report(
         "duration": names.duration,
         "split_name": names.split_name,
         "accuracy_text": accuracy_text,
+        "condition": condition,
         "place": place,
+        "value_text": value_text,
     }
     environment.globals |= {"counted": names.counted, "signs": SIGNS}
     found = cells(frame)
     return environment.get_template("report.html.j2").render(
-        title=run.name,
+        title=" · ".join(own.name for own, _ in runs),
         split=split,
         confidence=f"{100 * confidence:g} %",
         selected_on=select_on(frame),
@@ -136,13 +161,17 @@ def render_report(
         figure=_images(partial(accuracy_figure, figures.data)),
         files=[entry for entry in figures.entries if entry.draw is not None],
         theory=_theory(figures),
+        rates=rates_section(figures.analysis),
         table=_table(accuracy_table(frame, split, confidence)),
-        previews=grouped(previews(run, frame, split)),
-        tuning={"cells": tuned(found), "num_stopped": num_stopped(found)},
+        paper_tables=[table for table in tables if table.paths],
+        run_notes=run_notes(runs) if len(runs) > 1 else [],
+        spread=spread_section(frame, split),
+        images=_pictures(run, runs, split),
+        tuning=tuning_section([own for own, _ in runs], frame, found, split),
         failures=failures(found),
         costs=costs(found),
         provenance=_provenance(frame),
-        sweep_file=_text(run / "sweep.yaml"),
+        sweep_file=sweep_files([own for own, _ in runs]),
     )
 
 
@@ -172,8 +201,13 @@ def place(row: SettingRow) -> str:
     return f"--mean: {100 * row.mean:.1f}%; --low: {100 * low:.1f}%; --high: {100 * high:.1f}%"
 
 
+def condition(setting: Setting, key: str) -> str:
+    """Return what a row has in one of :data:`CONDITIONS`."""
+    return {"data": setting.dataset, "noise": setting.noise_label, "networks": setting.networks}[key]
+
+
 def _conditions(setting: Setting) -> str:
-    parts = (setting.dataset, setting.noise_label, setting.networks)
+    parts = (condition(setting, key) for key in CONDITIONS)
     return " · ".join(part for part in parts if part)
 
 
@@ -222,9 +256,21 @@ def _theory(figures: Catalogue) -> dict[str, Any]:
     return {"figure": _images(bounds.draw), "reason": "", "sentences": law.notes, "notes": bounds.notes}
 
 
+def _pictures(folder: Path, runs: Runs, split: str) -> dict[str, Any]:
+    found = all_previews(folder, runs, split)
+    return {
+        "groups": grouped(found),
+        "has_labels": any(preview.labels for preview in found),
+        "left_out": left_out(sum(preview.has_more_labels for preview in found)),
+    }
+
+
 def _table(table: AccuracyTable) -> dict[str, Any]:
     return {
         "groups": table_groups(table),
+        "conditions": {
+            key: title for key, title in CONDITIONS.items() if len({condition(row, key) for row in table}) > 1
+        },
         "caption": table.caption,
         "is_loud": table.selected_on == "test",
         "footnotes": table.footnotes,
@@ -244,7 +290,3 @@ def _provenance(frame: pd.DataFrame) -> dict[str, list[str]]:
     values = {label: sorted(map(str, frame[column].dropna().unique())) for label, column in columns.items()}
     values["finished at"] = values["finished at"][-1:]
     return values
-
-
-def _text(path: Path) -> str | None:
-    return path.read_text(errors="replace") if path.is_file() else None

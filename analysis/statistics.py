@@ -121,13 +121,40 @@ def paired(a: Sample, b: Sample, confidence: float = 0.95) -> Interval:
         n is the number of matched pairs; 0 (and a mean of nan) if nothing matches.
     """
     _require_confidence(confidence)
+    differences = _differences(a, b)
+    if len(differences) == len(a) == len(b) == 1:
+        return _welch(next(iter(a.values())), next(iter(b.values())), confidence)
+    return interval(differences, confidence)
+
+
+def paired_p(a: Sample, b: Sample) -> float:
+    """Return the two-sided p-value of a mean difference of zero over matched replicates (paired t test).
+
+    Replicates match as in :func:`paired`: the p-value is at most 1 - c exactly where its interval of confidence c does
+    not cover zero. Differences without any spread give 0, or 1 where they are all zero.
+
+    Args:
+        a: Evaluation repeats of every replicate.
+        b: The same of the other side.
+
+    Returns:
+        nan with fewer than two matched pairs: retrainings of one replicate do not say what another would give.
+    """
+    differences = np.asarray(_differences(a, b), dtype=np.float64)
+    if len(differences) < 2:
+        return math.nan
+    mean, error = float(differences.mean()), float(differences.std(ddof=1)) / math.sqrt(len(differences))
+    if error == 0:
+        return float(mean == 0)
+    return float(2 * stats.t.sf(abs(mean) / error, len(differences) - 1))
+
+
+def _differences(a: Sample, b: Sample) -> list[float]:
+    """Return a - b of every matched pair of replicates."""
     left, right = _means(a), _means(b)
     if _is_once_per_draw(left) or _is_once_per_draw(right):
         left, right = _by_draw(left), _by_draw(right)
-    matched = [replicate for replicate in left if replicate in right]
-    if len(matched) == len(a) == len(b) == 1:
-        return _welch(next(iter(a.values())), next(iter(b.values())), confidence)
-    return interval([left[replicate] - right[replicate] for replicate in matched], confidence)
+    return [left[replicate] - right[replicate] for replicate in left if replicate in right]
 
 
 def _require_confidence(confidence: float) -> None:

@@ -168,6 +168,11 @@ def to_latex(table: AccuracyTable) -> str:
     return _layout(table).latex()
 
 
+def to_html(table: AccuracyTable) -> str:
+    """Return the table as a fragment of HTML with its caption."""
+    return _layout(table).html()
+
+
 def empty_sentence(table: AccuracyTable) -> str:
     """Return what to say instead of a table without rows."""
     return f"No selected trial has a score on {split_name(table.split)}."

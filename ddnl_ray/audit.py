@@ -30,6 +30,7 @@ from ddnl_ray.features import Extractor
 from ddnl_ray.models import Flat, NetworkSpec, build
 from ddnl_ray.models.parts import outputs_of
 from ddnl_ray.noise import NoiseConfig
+from ddnl_ray.posterior import Posterior, posterior_of
 from ddnl_ray.recipes import RECIPES
 from ddnl_ray.robust.neighbours import nearest_neighbours
 from ddnl_ray.seeds import SeedTree
@@ -137,12 +138,14 @@ class HeldOut:
         neighbours: Rows of the nearest images, nearest first, itself left out, int64 [N, k], on the CPU.
         fold: The fold of each image, int64 [N].
         epochs: The epoch that was chosen for each fold, from 1.
+        posterior: The network of the first fold with noise on its weights, judged on that fold.
     """
 
     probabilities: Tensor
     neighbours: Tensor
     fold: Tensor
     epochs: tuple[int, ...]
+    posterior: Posterior
 
 
 def require_enough(labels: Tensor, classes: tuple[str, ...], folds: int) -> None:
@@ -211,15 +214,17 @@ def audit(
     k = neighbours_for(len(labels) // config.folds, num_classes)
     probabilities = torch.empty(len(labels), num_classes, dtype=torch.float64)
     neighbours = torch.empty(len(labels), k, dtype=torch.int64)
-    chosen = []
+    chosen, posteriors = [], []
     for number in range(config.folds):
         own = (fold == number).nonzero().flatten()
         run = _Fold(images, labels, num_classes, own, (fold != number).nonzero().flatten(), config)
-        epoch, logits, features = run.train(seed.child("fold", number), number + 1, progress)
-        chosen.append(epoch)
-        probabilities[own] = logits.double().softmax(1).cpu()
-        neighbours[own] = own[nearest_neighbours(features, k).cpu()]
-    return HeldOut(probabilities, neighbours, fold, tuple(chosen))
+        best = run.train(seed.child("fold", number), number + 1, progress)
+        if number == 0:
+            posteriors.append(run.posterior(best, seed.child("posterior")))
+        chosen.append(best.epoch)
+        probabilities[own] = best.logits.double().softmax(1).cpu()
+        neighbours[own] = own[nearest_neighbours(best.features, k).cpu()]
+    return HeldOut(probabilities, neighbours, fold, tuple(chosen), posteriors[0])
 
 
 def with_features(found: HeldOut, extractor: Extractor, pixels: Tensor) -> HeldOut:
@@ -236,6 +241,17 @@ def with_features(found: HeldOut, extractor: Extractor, pixels: Tensor) -> HeldO
 
 
 @dataclass(frozen=True)
+class _Best:
+    """The best epoch of a fold, from 1, with logits [n, C], features [n, d], and weights [P] at the start and then."""
+
+    epoch: int
+    logits: Tensor
+    features: Tensor
+    start: Tensor
+    weights: Tensor
+
+
+@dataclass(frozen=True)
 class _Fold:
     """One fold: the rows that are held out, and those that are trained on."""
 
@@ -246,31 +262,38 @@ class _Fold:
     others: Tensor
     config: AuditConfig
 
-    def train(self, seed: SeedTree, number: int, progress: Progress) -> tuple[int, Tensor, Tensor]:
-        """Train; return the best epoch, from 1, and what the network of that epoch makes of the fold.
-
-        Returns:
-            The epoch, the logits [n, C] and the features [n, d].
-        """
+    def train(self, seed: SeedTree, number: int, progress: Progress) -> _Best:
+        """Train; return the best epoch, and what the network of that epoch makes of the fold."""
         device, config = self.images.device, self.config
         own, others = self.own.to(device), self.others.to(device)
         images, labels = self.images[own], self.labels[own]
         training = (self.images[others], self.labels[others])
-        shape = (int(images.shape[1]), int(images.shape[2]), int(images.shape[3]))
-        flat = Flat(build(config.network, shape, self.num_classes, torch.Generator(), device))
+        flat, start = self._network(), torch.empty(0)
         best, found = float("inf"), None
         states: list[TrainingState] | None = None
         for epoch in range(1, config.epochs + 1):
             trained = train_experts(*training, self.num_classes, self._recipe(epoch), [seed], states)
+            start = trained[0].snapshots[0] if states is None else start
             states = [trained[0].end]
             logits, features = self._outputs(flat, states[0].weights.to(device), images)
             loss = float(F.cross_entropy(logits, labels))
             right = float((logits.argmax(1) == labels).double().mean())
             progress(Step(number, config.folds, epoch, config.epochs, right))
             if loss < best or found is None:
-                best, found = loss, (epoch, logits, features)
+                best, found = loss, _Best(epoch, logits, features, start, states[0].weights)
         assert found is not None
         return found
+
+    def posterior(self, best: _Best, seed: SeedTree) -> Posterior:
+        """Judge the network of the best epoch, with noise on its weights, on the fold."""
+        own = self.own.to(self.images.device)
+        weights = (best.start, best.weights)
+        return posterior_of(self._network(), weights, self.images[own], self.labels[own], self.config.epochs, seed)
+
+    def _network(self) -> Flat:
+        shape = (int(self.images.shape[1]), int(self.images.shape[2]), int(self.images.shape[3]))
+        network = build(self.config.network, shape, self.num_classes, torch.Generator(), self.images.device)
+        return Flat(network)
 
     def _recipe(self, epoch: int) -> ExpertRecipe:
         """Return the recipe of the training up to an epoch."""

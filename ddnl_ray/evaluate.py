@@ -160,6 +160,28 @@ def train_and_score(
     return scores
 
 
+def train(
+    training: Distilled, recipe: EvalRecipe, network: NetworkSpec, num_classes: int, seed: SeedTree, smaller: int = 0
+) -> nn.Module:
+    """Train one fresh network to its last epoch, as :func:`train_and_score` does, and return it.
+
+    Args:
+        training: The set to train on, hard or soft labels.
+        recipe: How to train.
+        network: What to train.
+        num_classes: Number of classes.
+        seed: Determines initialisation, order and augmentation.
+        smaller: How often the work ran out of memory (see :mod:`ddnl_ray.models.parts`).
+
+    Raises:
+        RequestError: The recipe has no learning rate and the method learnt none.
+    """
+    trainer = _Trainer(training, recipe, network, num_classes, seed, smaller)
+    for epoch in range(1, recipe.epochs + 1):
+        trainer.epoch(epoch)
+    return trainer.model
+
+
 class _Trainer:
     """One network in training."""
 

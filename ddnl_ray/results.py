@@ -127,25 +127,50 @@ def read_rows(path: Path) -> pd.DataFrame:
         A frame with the columns of :data:`SCHEMA`, nullable integers, and ``attrs["select_on"]``.
 
     Raises:
-        CorruptFileError: The file is not Parquet, lacks columns, or has another format version.
+        CorruptFileError: The file is not Parquet, lacks columns or has other types, or has another format version.
     """
     try:
         table = pq.read_table(path)
     except (pa.ArrowInvalid, OSError) as error:
-        raise CorruptFileError(f"{path} is not a readable Parquet file ({error})") from error
+        raise CorruptFileError(
+            f"{path} is not a readable Parquet file ({' '.join(str(error).split())}); delete it and run the same "
+            "`ddnl sweep` to have it made again"
+        ) from error
     missing = sorted(set(SCHEMA.names) - set(table.column_names))
     if missing:
-        raise CorruptFileError(f"{path} lacks the column(s) {', '.join(missing)}: it is not a ddnl result file")
+        raise CorruptFileError(
+            f"{path} lacks the column(s) {', '.join(missing)}: it is no result file of this version of "
+            f"ddnl; {_ANOTHER_NAME}"
+        )
     versions = set(table.column("format_version").to_pylist())
     if versions - {FORMAT_VERSION}:
+        found = ", ".join(sorted(map(str, versions)))
         raise CorruptFileError(
-            f"{path} has format version {sorted(versions, key=str)}; this ddnl reads version {FORMAT_VERSION}"
+            f"{path} has format version {found}; this ddnl reads version {FORMAT_VERSION}: use the ddnl that wrote it, "
+            f"or {_ANOTHER_NAME}"
         )
     metadata = table.schema.metadata or {}
     types = {pa.int64(): pd.Int64Dtype()}
-    frame: pd.DataFrame = table.select(SCHEMA.names).to_pandas(types_mapper=types.get)
+    frame: pd.DataFrame = _as_schema(path, table).to_pandas(types_mapper=types.get)
     frame.attrs["select_on"] = metadata.get(b"ddnl_select_on", b"val_noisy").decode()
     return frame
+
+
+_ANOTHER_NAME = "run the sweep again with `ddnl sweep FILE --name` and another name"
+
+
+def _as_schema(path: Path, table: pa.Table) -> pa.Table:
+    """Return the columns of :data:`SCHEMA` in its types; metadata is left out."""
+    columns = []
+    for own in SCHEMA:
+        try:
+            columns.append(table.column(own.name).cast(own.type))
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+            raise CorruptFileError(
+                f"{path}: the column {own.name} holds {table.column(own.name).type} where {own.type} should be; "
+                f"{_ANOTHER_NAME}"
+            ) from error
+    return pa.Table.from_arrays(columns, schema=SCHEMA)
 
 
 def read_run(run: Path) -> pd.DataFrame:
@@ -158,4 +183,6 @@ def read_run(run: Path) -> pd.DataFrame:
         return read_rows(run / "results.parquet")
     if (run / "sweep.yaml").is_file():
         raise RequestError(f"{run} has no results yet: no trial has finished. Run the same `ddnl sweep` to go on")
-    raise RequestError(f"{run} is not a run folder: it has neither results.parquet nor sweep.yaml")
+    raise RequestError(
+        f"{run} is not a run folder: it has neither results.parquet nor sweep.yaml; `ddnl sweep` makes one"
+    )

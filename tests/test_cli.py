@@ -37,13 +37,14 @@ OPTIONS = {
     "sweep": "--profile --set --name --out --store --address --cpus --gpus --rebuild --json --dry-run",
     "distill": "--profile --set --name --out --store --device --rebuild --json",
     "status": "--json",
-    "table": "--split --md --latex --json",
-    "report": "",
-    "analyze": "--split --i-min --i-clean --redundancy --json",
+    "table": "--split --paper --number --md --latex --html --json",
+    "report": "--out",
+    "dashboard": "--port",
+    "analyze": "--split --measure --measure-epochs --measure-samples --i-min --i-clean --redundancy --device --json",
     "compare": "--paper --all --md --latex --json",
     "noise-rate": (
-        "--labels --root --size --subset --out --json --epochs --folds --features --seed --device --alpha --ipc "
-        "--corrupt"
+        "--labels --root --size --subset --out --json --epochs --folds --features --seed --device --alpha "
+        "--calibrated-on --ipc --corrupt"
     ),
     "experts ls": "--store --json",
     "experts build": "--profile --set --store --device --rebuild",
@@ -52,6 +53,7 @@ OPTIONS = {
     "experts gc": "--store --unused-days",
     "data ls": "",
     "data check": "--root --labels --size --download",
+    "cluster check": "--json",
 }
 
 LAZY = """

@@ -122,6 +122,7 @@ def test_the_outcome_in_words(noise_rate: Command) -> None:
     assert "error" in said.out
     assert "--set 'grid.noise=[{kind: pairflip, rate: 0.2}]'" in said.out
     assert said.out.endswith("page: a/b/noise-rate.html\n")
+    assert "PAC-Bayes gap" in said.out
     assert "features of SimCLR" in Path("a/b/noise-rate.html").read_text()
 
 
@@ -132,6 +133,72 @@ def test_a_folder_names_the_files_of_its_suspects(noise_rate: Command, photos: P
     assert "dark/07.png" in [suspect["file"] for suspect in said.json["suspects"]]
     first = said.json["suspects"][0]
     assert (first["file"], first["given"], first["suggested"]) == ("dark/07.png", 1, 0)
+
+
+def test_every_image_of_a_folder_is_audited(noise_rate: Command, photos: Path, tmp_path: Path) -> None:
+    """Sweeps hold out a fifth of such a folder; they still read the labels that are suggested for the others."""
+    from ddnl_ray.data import load
+
+    said = noise_rate(f"folder:{photos}", *QUICK, "--json")
+    assert said.json["n"] == 60
+    kept = load(f"folder:{photos}")
+    assert len(kept.train_labels) == 48
+    out = tmp_path / "noise-rate"
+    assert load(f"folder:{photos}", labels=out / "labels-suggested.csv").train_labels.shape == (48,)
+    assert "12 images that sweeps hold out as their test set are audited too" in (out / "noise-rate.html").read_text()
+
+
+def test_the_gap_of_the_networks_is_said_without_an_alpha(noise_rate: Command) -> None:
+    said = noise_rate(*SMALL)
+    assert "Corollary IV is not given" in said.out
+    assert "PAC-Bayes gap" in said.out
+    assert "With P = Q it would be" in said.out
+
+
+def test_alpha_comes_from_a_run(noise_rate: Command, tmp_path: Path) -> None:
+    """Crossovers of 200 images at which an image is worth two: IPC* = 10 (1 - rate)."""
+    write_run(tmp_path / "known", 200)
+    options = ("--calibrated-on", tmp_path / "known", "--ipc", 6, "--corrupt", "symmetric:0.4")
+    said = noise_rate(*SMALL, *options, "--json")
+    published, derived = said.json["estimates"][-2:]
+    assert (published["estimator"], derived["estimator"]) == ("pac_bayes_published", "pac_bayes_derived")
+    assert published["rate"] == pytest.approx(0.4, abs=0.03)
+    assert published["low"] < published["rate"]
+    assert derived["vacuous"]
+    said = noise_rate(*SMALL, *options)
+    assert "calibrated on 4 crossovers of datm under symmetric noise on digits" in said.out
+    assert "Leaving each rate out, its mean absolute error is" in said.out
+
+
+def test_a_run_of_another_size_does_not_calibrate(refused: Command, tmp_path: Path) -> None:
+    write_run(tmp_path / "known", 1000)
+    said = refused(*SMALL, "--calibrated-on", tmp_path / "known", "--ipc", 6)
+    assert "distilled from 1000 training images, but there are 200 labels" in said.err
+
+
+def write_run(run: Path, num_images: int) -> None:
+    """Write the folder of a run whose crossovers are IPC* = 10 (1 - rate)."""
+    from ddnl_ray.results import write_rows
+
+    rows = []
+    for draw in range(3):
+        for rate in (0.0, 0.2, 0.4, 0.6):
+            noise = {"noise": "symmetric" if rate else "none", "noise_rate": rate, "noise_rate_realised": rate}
+            place = {"run": run.name, "dataset": "digits", "noise_seed": draw, "seed": 0, "eval_seed": 0}
+            flags = {"split": "test", "is_final": True, "is_selected": True, "outcome": "ok", "variant": "none"}
+            flags |= {"format_version": 1, "code_version": "0", "wall_s": 1.0, "config_hash": "0"}
+            nets = {"backbone": "convnet1", "eval_backbone": "convnet1", "params": "{}"}
+            common = {**noise, **place, **flags, **nets, "iteration": 1, "loss": 0.1}
+            rows.append({**common, "cell": f"f{rate}-{draw}", "trial": "f", "base_method": "full", "accuracy": 0.5})
+            for ipc in (1, 2, 5, 10, 20):
+                wobble = 1 + 0.02 * (draw - 1) + 0.01 * (rate == 0.2)
+                accuracy = 0.5 + 0.1 * float(np.log(ipc / (10 * (1 - rate) * wobble)))
+                own = {"cell": f"d{rate}-{ipc}-{draw}", "trial": "d", "base_method": "datm", "ipc": ipc}
+                rows.append({**common, **own, "accuracy": accuracy})
+    run.mkdir()
+    write_rows(run / "results.parquet", rows, "val_noisy")
+    size = {"dataset": "digits", "train_images": num_images, "classes": 10}
+    (run / "summary.json").write_text(json.dumps({"data": [size]}))
 
 
 def test_given_labels_are_audited(noise_rate: Command, tmp_path: Path) -> None:
@@ -161,7 +228,10 @@ WRONG = [
     (["digits", "--folds", 1], "folds must be at least 2, but got 1"),
     (["digits", "--epochs", 0], "epochs must be at least 1, but got 0"),
     (["digits", "--features", "simcl"], "unknown features 'simcl': did you mean 'simclr'?"),
-    (["digits", "--alpha", 2], "Corollary IV needs both --alpha and --ipc, or neither"),
+    (["digits", "--alpha", 2], "Corollary IV needs --ipc and one of --alpha and --calibrated-on, or none of them"),
+    (["digits", "--ipc", 2], "Corollary IV needs --ipc and one of --alpha and --calibrated-on, or none of them"),
+    (["digits", "--alpha", 2, "--calibrated-on", "x", "--ipc", 2], "both give alpha; leave one out"),
+    (["digits", "--calibrated-on", "nowhere", "--ipc", 2], "nowhere is not a run folder"),
     (["digits", "--alpha", 2, "--ipc", 100], "hold the clean content of 2000 samples, but there are 1437"),
     (["digits", "--alpha", -1, "--ipc", 1], "alpha must be finite and > 0"),
     (["digits", "--corrupt", "symmetric"], "noise of kind symmetric needs rate"),

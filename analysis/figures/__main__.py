@@ -25,16 +25,16 @@ WRONG_REQUEST = 2
     help="Folder to write to; by default `figures` in the run folder, and in this folder for several runs.",
 )
 @click.option("--split", default="test", show_default=True, help="test, val_noisy or val_clean.")
-@click.option("--i-min", type=float, help="Information that a class needs, nats: for the lower bounds.")
-@click.option("--i-clean", type=float, help="Information of one clean sample, nats: for the lower bounds.")
-@click.option("--redundancy", type=float, default=1.0, show_default=True, help="r of the theory, in (0, 1].")
+@click.option("--i-min", type=float, help="Information that a class needs, nats; default: as measured.")
+@click.option("--i-clean", type=float, help="Information of one clean sample, nats; default: as measured.")
+@click.option("--redundancy", type=float, help="r of the theory, in (0, 1]; default: as measured, else 1.")
 def main(
     runs: tuple[Path, ...],
     out: Path | None,
     split: str,
     i_min: float | None,
     i_clean: float | None,
-    redundancy: float,
+    redundancy: float | None,
 ) -> None:
     r"""Write every figure that the results of the runs can give; what they cannot is said.
 

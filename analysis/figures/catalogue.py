@@ -10,7 +10,8 @@ from typing import Protocol
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis.analyze import Analysis, Facts, Information, analyze
+from analysis.analyze import Analysis, Information, analyze
+from analysis.facts import Facts
 from analysis.figures.accuracy import AccuracyData, accuracy_data, accuracy_figure, nothing
 from analysis.figures.bounds import NO_CROSSOVER, bounds_figure, marked_panels
 from analysis.figures.images import NO_IMAGES, image_blocks, images_figure
@@ -18,6 +19,7 @@ from analysis.figures.label_sets import label_set_panels, label_sets_figure, no_
 from analysis.figures.rates import no_rates, rate_panels, rates_figure
 from analysis.figures.scaling import law_panels, law_sentences, scaling_figure
 from analysis.figures.style import LIGHT, Theme, save, series_styles
+from analysis.several import join, read_facts
 from ddnl_ray.results import read_run
 
 KINDS = ("symmetric", "asymmetric", "natural")
@@ -52,11 +54,7 @@ class Material:
         Args:
             runs: At least one.
         """
-        facts = Facts()
-        for run, _ in runs:
-            facts |= Facts.of(run)
-        frames = [frame for _, frame in runs]
-        return cls(frames[0] if len(frames) == 1 else pd.concat(frames, ignore_index=True), tuple(runs), facts)
+        return cls(join(runs), tuple(runs), read_facts(runs))
 
     @classmethod
     def read(cls, runs: Sequence[Path]) -> Material:

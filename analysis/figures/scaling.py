@@ -1,4 +1,4 @@
-"""The scaling law of the crossover in log-log axes: IPC* against 1 / (1 - rate).
+"""The scaling law of the crossover in log-log axes: IPC* against 1 / (1 - rate), for annotators' noise against kappa.
 
 Corollary I predicts ``IPC* = a (1 - rate)^-b`` with b = 1: a straight line of slope 1. Drawn are the measured
 crossovers with their intervals, the censored ones as arrows, the fitted line and, through the middle of the measured
@@ -24,8 +24,7 @@ from analysis.analyze import Analysis
 from analysis.figures.accuracy import place_of
 from analysis.figures.style import LIGHT, MAX_COLUMNS, PANEL_INCHES, Styles, Theme, dress, legend, log_ticks, panel_grid
 from analysis.fits.crossover import SeriesCrossover
-from analysis.fits.scaling import PREDICTED, ScalingLaw, clean_share
-from analysis.fits.series import by_noise
+from analysis.fits.scaling import PREDICTED, ScalingLaw
 from analysis.names import rate_name
 from analysis.panels import series_name
 
@@ -43,7 +42,7 @@ NOTE_WIDTH = 48
 
 @dataclass(frozen=True)
 class LawPanel:
-    """A law with its crossovers, as (1 - rate, crossover of a series)."""
+    """A law with its known crossovers, as (factor of the law, crossover of a series)."""
 
     law: ScalingLaw
     points: tuple[tuple[float, SeriesCrossover], ...]
@@ -52,10 +51,8 @@ class LawPanel:
 def law_panels(analysis: Analysis) -> list[LawPanel]:
     """Return every law that has a known crossover, censored or not."""
     panels = []
-    groups = by_noise(analysis.crossovers)
     for law in analysis.laws:
-        shares = [(clean_share(item), item) for item in groups.get(law.setting, []) if item.crossover.is_known]
-        points = tuple((share, item) for share, item in shares if share is not None and share > 0)
+        points = tuple((factor, item) for factor, item in law.points if item.crossover.is_known)
         if points:
             panels.append(LawPanel(law, points))
     return panels
@@ -97,7 +94,11 @@ def scaling_figure(
 def _scale(axis: Axes, panel: LawPanel, theme: Theme) -> None:
     """Make both axes logarithmic; the x axis is labelled with the rates that were run."""
     points = [item.crossover for _, item in panel.points]
-    places = {1 / share: rate_name(round(1 - share, 3)).removesuffix(" %") for share, _ in panel.points}
+    natural = panel.law.setting.noise == "natural"
+    places = {
+        1 / share: f"{1 / share:.2f}" if natural else rate_name(round(1 - share, 3)).removesuffix(" %")
+        for share, _ in panel.points
+    }
     ends = [end for one in points for end in (one.low, one.high) if 0 < end < math.inf]
     lines = [panel.law.fit.predict(share) for share, _ in panel.points] if panel.law.fit.exists else []
     shown = [one.value for one in points] + ends + lines
@@ -113,7 +114,8 @@ def _scale(axis: Axes, panel: LawPanel, theme: Theme) -> None:
     axis.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
     axis.set_yticks([], minor=True)
     note = "\n".join(textwrap.wrap(_note(panel), NOTE_WIDTH))
-    axis.set_xlabel(f"noise rate τ (%), spaced as log 1/(1 − τ)\n{note}", color=theme.muted, fontsize=8)
+    words = "κ of the label set, spaced as log κ" if natural else "noise rate τ (%), spaced as log 1/(1 − τ)"
+    axis.set_xlabel(f"{words}\n{note}", color=theme.muted, fontsize=8)
 
 
 def _note(panel: LawPanel) -> str:

@@ -69,11 +69,13 @@ class SeriesCrossover:
         setting: What was run; its ``ipc`` is None.
         rate: Share of wrong labels (:class:`analysis.fits.series.Series`).
         crossover: Where distilled data become worth all the data.
+        runs: Names of the runs that its scores are from.
     """
 
     setting: Setting
     rate: float | None
     crossover: Crossover
+    runs: tuple[str, ...] = ()
 
 
 def crossovers(
@@ -101,6 +103,7 @@ def crossovers(
             item.setting,
             item.rate,
             series_crossover(item, generator(seed, "crossover", item.setting), confidence, num_resamples),
+            item.runs,
         )
         for item in found
     )

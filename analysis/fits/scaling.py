@@ -1,12 +1,15 @@
 """The scaling law of the crossover: ``log IPC* = log a - b log(1 - tau)``, and the test of b = 1.
 
 Corollary I of the theory of dataset distillation under label noise bounds the images per class from below by
-``I_min / (r (1 - tau) I_clean)``: b = 1, and a = I_min / (r I_clean). For annotators' noise the factor is kappa in
+``I_min / (r (1 - tau) I_clean)``: b = 1, and a = I_min / (r I_clean). For annotators' noise the factor is 1 / kappa in
 place of 1 - tau, so the fit takes any positive factor: ``IPC* = a * factor^-b``.
 
 Differs from the original: nothing there is fitted. Here errors are Gaussian in log IPC with one spread, a crossover
 beyond the IPCs that were run is a censored response (:mod:`analysis.fits.censored`), and the interval of a crossover
 plays no part: the spread of the points around the line already holds it.
+
+Annotators' noise: Corollary III as derived, ``IPC >= kappa I_min / (r I_clean)``, is the law at factor 1 / kappa with
+b = 1; the lower end as printed, with kappa in the denominator, would be b = -1 (:mod:`analysis.theory.bounds`).
 """
 
 from __future__ import annotations
@@ -87,10 +90,17 @@ class ScalingFit:
 
 @dataclass(frozen=True, slots=True)
 class ScalingLaw:
-    """The law of one method under one kind of noise; rate, label set and IPC of ``setting`` are None."""
+    """The law of one method under one kind of noise.
+
+    Attributes:
+        setting: What was run; rate, label set and IPC are None.
+        fit: The law.
+        points: Every crossover with its factor, those without a value included.
+    """
 
     setting: Setting
     fit: ScalingFit
+    points: tuple[tuple[float, SeriesCrossover], ...] = ()
 
 
 def scaling_laws(
@@ -104,16 +114,16 @@ def scaling_laws(
 
     Args:
         found: Crossovers (:func:`analysis.fits.crossover.crossovers`).
-        factor: What divides IPC*, for example the kappa of a label set; None leaves a point out. By default
+        factor: What divides IPC*, for example 1 / kappa of a label set; None leaves a point out. By default
             ``1 - rate``.
         confidence: Coverage of the intervals, in (0, 1).
     """
     laws = []
     for setting, members in by_noise(found).items():
-        placed = [(clean_share(item) if factor is None else factor(item), item.crossover) for item in members]
-        points = [(value, crossing) for value, crossing in placed if value is not None and value > 0]
-        factors, crossings = [value for value, _ in points], [crossing for _, crossing in points]
-        laws.append(ScalingLaw(setting, fit_scaling(factors, crossings, confidence)))
+        placed = [(clean_share(item) if factor is None else factor(item), item) for item in members]
+        points = tuple((value, item) for value, item in placed if value is not None and value > 0)
+        fit = fit_scaling([value for value, _ in points], [item.crossover for _, item in points], confidence)
+        laws.append(ScalingLaw(setting, fit, points))
     laws.sort(key=lambda law: law.setting.order)
     return Listing(tuple(laws), "" if laws else "There is no crossover to fit a scaling law to.")
 

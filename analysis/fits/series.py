@@ -69,6 +69,7 @@ class Series:
         rate: Share of wrong labels in the training data, the mean over noise draws; the nominal rate if it was not
             recorded. Asymmetric noise that leaves classes out has a lower share than its nominal rate.
         reason: What a reader must know: cells without a score, joined runs, averaged cells; empty if nothing.
+        runs: Names of the runs that the scores are from.
     """
 
     setting: Setting
@@ -76,6 +77,7 @@ class Series:
     full: Score | None
     rate: float | None
     reason: str
+    runs: tuple[str, ...] = ()
 
     @property
     def ipcs(self) -> tuple[int, ...]:
@@ -127,6 +129,7 @@ def series(frame: pd.DataFrame, split: str = "test", rival: str = "none") -> Lis
             full=full_data_score(found, setting, rival),
             rate=rates.get(_key(setting), setting.noise_rate),
             reason=_reason(planned[_key(setting)], scored[_key(setting)], by_ipc, split),
+            runs=_runs(scored[_key(setting)]),
         )
         for setting, by_ipc in by_setting.items()
     ]
@@ -171,7 +174,7 @@ def _cells(rows: pd.DataFrame) -> Cells:
 
 def _reason(planned: set[tuple[str, str]], scored: set[tuple[str, str]], by_ipc: dict[int, Score], split: str) -> str:
     missing = len(planned) - len(scored)
-    runs = sorted({str(run) for run, _ in scored})
+    runs = _runs(scored)
     pooled = [f"IPC {ipc}" for ipc, score in sorted(by_ipc.items()) if score.is_pooled]
     return joined(
         f"{missing} of {counted(len(planned), 'cell')} without a score on {split_name(split)}." if missing else "",
@@ -180,6 +183,10 @@ def _reason(planned: set[tuple[str, str]], scored: set[tuple[str, str]], by_ipc:
         if pooled
         else "",
     )
+
+
+def _runs(cells: set[tuple[str, str]]) -> tuple[str, ...]:
+    return tuple(sorted({str(run) for run, _ in cells}))
 
 
 def _rates(frame: pd.DataFrame) -> dict[tuple[Any, ...], float]:
@@ -195,4 +202,4 @@ def _silent(key: tuple[Any, ...], planned: set[tuple[str, str]], rate: float | N
     """Return the series of cells none of which has a score."""
     setting = Setting(**dict(zip(_SHARED, key, strict=True)), ipc=None, eval_backbone=None)
     text = f"None of {counted(len(planned), 'cell')} has a score on {split_name(split)}."
-    return Series(setting, {}, None, setting.noise_rate if rate is None else rate, text)
+    return Series(setting, {}, None, setting.noise_rate if rate is None else rate, text, _runs(planned))

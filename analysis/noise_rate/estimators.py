@@ -34,7 +34,7 @@ import numpy as np
 
 from analysis.noise_rate.confident import Floats, Integers, confident_joint
 from analysis.theory.estimate import Resampling, basic_interval, resampled_counts
-from analysis.theory.noise_rate import eps_m, estimate_rate, rate_interval
+from analysis.theory.noise_rate import estimate_rate, rate_interval
 from analysis.theory.symbols import FORMS
 from ddnl_ray.errors import RequestError
 
@@ -44,7 +44,6 @@ SMALLEST_PROBABILITY = 1e-4
 ADDED_VARIANCE = 5e-4
 MAX_STEPS = 500
 TOLERANCE = 1e-7
-DELTA = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,24 +158,37 @@ def knn_vote(
     return _bootstrapped("knn_vote", rate, len(labels), rng, resampling)
 
 
-def corollary(n: int, num_classes: int, alpha: float, ipc: float) -> list[RateEstimate]:
+def corollary(
+    n: int,
+    num_classes: int,
+    alpha: float,
+    ipc: float,
+    gap: float,
+    alpha_ends: tuple[float, float] | None = None,
+) -> list[RateEstimate]:
     """Return Corollary IV's estimate with its published and its derived interval, at confidence 0.95.
+
+    Where alpha has an interval, the lower end is that of its upper end and the upper that of its lower end.
 
     Args:
         n: Labels.
         num_classes: C.
         alpha: Clean content of one distilled image, in clean samples, > 0.
         ipc: Distilled images per class that are worth the whole set, with ``C * ipc`` at least 1.
+        gap: The PAC-Bayes gap (:mod:`analysis.noise_rate.gap`).
+        alpha_ends: Ends of the interval of a calibrated alpha; None: it is exact.
 
     Raises:
         RequestError: A value is out of its domain, or the distilled images would hold more clean content than there are
             labels.
     """
     m = num_classes * ipc
+    least, most = alpha_ends or (alpha, alpha)
     try:
-        eps = eps_m(kl=0, m=m, delta=DELTA)
         rate = float(estimate_rate(alpha, n, m))
-        intervals = [rate_interval(n=n, m=m, alpha=alpha, eps=eps, form=form) for form in FORMS]
+        lows, highs = (
+            [rate_interval(n=n, m=m, alpha=end, eps=gap, form=form) for form in FORMS] for end in (most, least)
+        )
     except ValueError as error:
         raise RequestError(f"--alpha {alpha:g} and --ipc {ipc:g}: {error}") from error
     if alpha * m > n:
@@ -185,7 +197,8 @@ def corollary(n: int, num_classes: int, alpha: float, ipc: float) -> list[RateEs
             f"{alpha * m:g} samples, but there are {n}; lower one of them"
         )
     return [
-        RateEstimate(f"pac_bayes_{found.form}", rate, float(found.lower), float(found.upper)) for found in intervals
+        RateEstimate(f"pac_bayes_{low.form}", rate, float(low.lower), float(high.upper))
+        for low, high in zip(lows, highs, strict=True)
     ]
 
 

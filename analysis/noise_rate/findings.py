@@ -10,10 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from analysis.fits.series import joined
 from analysis.names import counted, percent
 from analysis.noise_rate import estimators
 from analysis.noise_rate.confident import Confusion, Floats, Integers, Suspect, confident_joint, confusions, suspects
 from analysis.noise_rate.estimators import DRAWS, RateEstimate
+from analysis.noise_rate.gap import Gap
 from analysis.theory.estimate import Resampling
 
 NAMES = {
@@ -30,11 +32,11 @@ NO_ALPHA = (
     "Corollary IV is not given: it needs alpha, the clean content of one distilled image, and the images per class at "
     "which a distilled set is worth all the labels. Neither follows from the labels alone, and with alpha = 1 the "
     "interval says the same of every data set. Where ddnl analyze has calibrated alpha on noise of known rate, pass "
-    "--alpha and --ipc."
+    "--alpha and --ipc, or name its run with --calibrated-on."
 )
-ASSUMED_GAP = (
-    "Corollary IV is taken with KL(Q||P) = 0, the smallest gap that it can have, at confidence 95 %; an interval that "
-    "is all of 0 to 100 % is marked as vacuous."
+VACUOUS = "An interval that is all of 0 to 100 % is vacuous and no result."
+HALF = (
+    "The published interval reaches 100 %: what is left of it is its lower end, which does not follow from the proof."
 )
 CLEAN_BELOW = 0.03
 """Median estimate up to which labels are taken as clean enough to go on with."""
@@ -78,11 +80,15 @@ class Evidence:
         probabilities: Held-out class probabilities [N, C].
         neighbours: Rows of the neighbours of each sample, among the N [N, k].
         source: How both were made, in a sentence.
+        gap: The PAC-Bayes gap of one of the networks; None: not computed.
+        calibration: Where the alpha of Corollary IV is from, in sentences; empty: nowhere, or the command line.
     """
 
     probabilities: Floats
     neighbours: Integers
     source: str
+    gap: Gap | None = None
+    calibration: str = ""
 
 
 @dataclass(frozen=True)
@@ -252,13 +258,15 @@ def to_text(found: Findings) -> str:
     names, num = found.labels.classes, len(found.suspects)
     lines = [headline(found), ""]
     for item in found.estimates:
-        error = "" if found.true_rate is None else f"  error {percent(item.rate - found.true_rate, signed=True):>6}"
-        marks = "  vacuous" if item.vacuous else ""
         ends = f"{percent(item.low)} to {percent(item.high)}"
-        lines.append(f"  {NAMES[item.estimator][0]:24}{percent(item.rate):>6} %  {ends:>14}{error}{marks}")
+        if item.vacuous:
+            lines.append(f"  {NAMES[item.estimator][0]:24}{'none':>6}    {ends:>14}  vacuous")
+            continue
+        error = "" if found.true_rate is None else f"  error {percent(item.rate - found.true_rate, signed=True):>6}"
+        lines.append(f"  {NAMES[item.estimator][0]:24}{percent(item.rate):>6} %  {ends:>14}{error}")
     if found.true_rate is not None:
         lines.append(f"  {'true rate':24}{percent(found.true_rate):>6} %")
-    lines += ["", ASSUMED_GAP if len(found.estimates) > len(found.measured) else NO_ALPHA, ""]
+    lines += ["", corollary_words(found), ""]
     for pair in found.confusions[:SHOWN]:
         share = f"{percent(pair.share)} % of the labels {names[pair.given]!r}"
         lines.append(f"  {names[pair.given]} -> {names[pair.likely]}: {pair.count} ({share})")
@@ -270,16 +278,27 @@ def to_text(found: Findings) -> str:
     return "\n".join(lines)
 
 
+def corollary_words(found: Findings) -> str:
+    """Return what must be said of Corollary IV: where alpha and the gap are from, or what is missing."""
+    evidence = found.evidence
+    given = len(found.estimates) > len(found.measured)
+    gap = evidence.gap.sentence if evidence.gap is not None else ""
+    half = any(item.estimator == "pac_bayes_published" and 0 < item.low and item.high >= 1 for item in found.estimates)
+    return joined(evidence.calibration, VACUOUS if given else NO_ALPHA, HALF if half else "", gap)
+
+
 def suggested_labels(found: Findings, observed: Integers) -> Integers:
     """Return all labels of the training set with those of the suspects replaced.
 
     Args:
         found: The outcome of an audit.
-        observed: Labels of the whole training set, of which a part was audited.
+        observed: Labels of the whole training set, of which a part was audited; suspects behind its end are left out.
     """
     labels = np.array(observed)
     for suspect in found.suspects:
-        labels[found.labels.rows[suspect.row]] = suspect.suggested
+        row = found.labels.rows[suspect.row]
+        if row < len(labels):
+            labels[row] = suspect.suggested
     return labels
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from analysis.names import counted, percent
 from analysis.noise_rate.confident import Suspect
 from analysis.noise_rate.estimators import RateEstimate
-from analysis.noise_rate.findings import ASSUMED_GAP, NAMES, NO_ALPHA, Findings, advice, headline, precision
+from analysis.noise_rate.findings import NAMES, Findings, advice, corollary_words, headline, precision
 
 SHEET = 96
 """Suspects on the contact sheet."""
@@ -55,7 +55,7 @@ def render_page(found: Findings, images: NDArray[np.uint8]) -> str:
     return environment.get_template("noise_rate.html.j2").render(
         found=found,
         headline=headline(found),
-        corollary=ASSUMED_GAP if len(found.estimates) > len(found.measured) else NO_ALPHA,
+        corollary=corollary_words(found),
         pairs=found.confusions[:PAIRS],
         pictures=[_picture(found, *pair) for pair in zip(found.suspects[:SHEET], images, strict=True)],
         precision=precision(found),

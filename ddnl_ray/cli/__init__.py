@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import click
 
 from ddnl_ray import __version__
-from ddnl_ray.cli import audits, published, runs, stores
+from ddnl_ray.cli import audits, clusters, dashboards, published, runs, stores
 from ddnl_ray.errors import CorruptFileError, DdnlError
 
 WRONG_REQUEST, INTERRUPTED = 2, 130
@@ -34,9 +34,11 @@ for command in (
     runs.report_command,
     runs.analyze_command,
     published.compare_command,
+    dashboards.dashboard_command,
     audits.noise_rate_command,
     stores.experts_group,
     stores.data_group,
+    clusters.cluster_group,
 ):
     cli.add_command(command)
 

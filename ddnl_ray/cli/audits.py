@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 from dataclasses import dataclass
@@ -13,7 +14,9 @@ import click
 from ddnl_ray.cli.shared import device_option
 
 if TYPE_CHECKING:
-    from analysis.noise_rate import Evidence, Findings, Labels
+    import torch
+
+    from analysis.noise_rate import Evidence, Findings, Labels, RateEstimate
     from ddnl_ray.audit import AuditConfig, Step
     from ddnl_ray.data import Dataset, PreparedData
     from ddnl_ray.noise import NoiseConfig, NoisyLabels
@@ -38,6 +41,7 @@ class _Request:
     seed: int
     device: str
     alpha: float | None
+    calibrated_on: Path | None
     ipc: float | None
     corrupt: str | None
 
@@ -55,6 +59,9 @@ class _Request:
 @click.option("--seed", type=int, default=0, show_default=True)
 @device_option
 @click.option("--alpha", type=float, help="Corollary IV: clean samples that one distilled image is worth.")
+@click.option(
+    "--calibrated-on", type=click.Path(path_type=Path), metavar="RUN", help="Corollary IV: alpha of this run."
+)
 @click.option("--ipc", type=float, help="Corollary IV: images per class that are worth the whole set.")
 @click.option("--corrupt", metavar="KIND:RATE", help="To try it out: add noise to true labels, as in symmetric:0.4.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -79,7 +86,7 @@ def noise_rate_command(as_json: bool, **options: object) -> None:
 
 def _audit(request: _Request) -> Findings:
     """Check the request, train, and write what is found."""
-    from analysis.noise_rate import corollary, find
+    from analysis.noise_rate import find
     from ddnl_ray.audit import AuditConfig, require_enough
     from ddnl_ray.data import PrepareConfig, prepare
     from ddnl_ray.errors import RequestError, require_known
@@ -87,12 +94,15 @@ def _audit(request: _Request) -> Findings:
     from ddnl_ray.seeds import SeedTree
 
     require_known("features", request.features, FEATURES)
-    if (request.alpha is None) != (request.ipc is None):
-        raise RequestError("Corollary IV needs both --alpha and --ipc, or neither")
+    if request.alpha is not None and request.calibrated_on is not None:
+        raise RequestError("--alpha and --calibrated-on both give alpha; leave one out")
+    if (request.alpha is None and request.calibrated_on is None) != (request.ipc is None):
+        raise RequestError("Corollary IV needs --ipc and one of --alpha and --calibrated-on, or none of them")
     if request.out.exists() and not request.out.is_dir():
         raise RequestError(f"--out {request.out} is a file; name a folder")
     noise = _noise(request.corrupt)
-    dataset = _load(request)
+    loaded = _load(request)
+    dataset = loaded.with_held_out()
     data = prepare(dataset, PrepareConfig(subset=request.subset, val_fraction=0))
     whole = apply_noise(
         noise,
@@ -106,14 +116,56 @@ def _audit(request: _Request) -> Findings:
     given = whole.select(data.train_index)
     require_enough(given.labels, data.classes, request.folds)
     config = AuditConfig.of(data.name, data.input_shape, request.folds, request.epochs)
-    extra = []
-    if request.alpha is not None and request.ipc is not None:
-        extra = corollary(len(given.labels), data.num_classes, request.alpha, request.ipc)
+    alpha = _alpha(request, len(given.labels), data.num_classes)
+    if alpha is not None:
+        alpha.rows(0.0)
     seed = SeedTree.root(request.seed).child("audit")
-    evidence = _evidence(request, dataset, data, given, config, seed)
+    evidence = _evidence(request, loaded, data, given, config, seed)
+    extra: list[RateEstimate] = []
+    if alpha is not None and evidence.gap is not None:
+        extra = alpha.rows(evidence.gap.eps)
+        evidence = dataclasses.replace(evidence, calibration=alpha.source)
     found = find(_labels(request, dataset, data, given), evidence, extra, seed.child("bootstrap").numpy())
-    _write(request.out, found, dataset, whole)
+    _write(request.out, found, dataset, whole.labels[: len(loaded.train_images)])
     return found
+
+
+@dataclass(frozen=True)
+class _Alpha:
+    """The alpha of Corollary IV, with all that the corollary takes beside the gap."""
+
+    num_labels: int
+    num_classes: int
+    ipc: float
+    alpha: float
+    ends: tuple[float, float] | None = None
+    source: str = ""
+
+    def rows(self, gap: float) -> list[RateEstimate]:
+        """Return the estimates at a gap; a number that is out of its domain is a wrong request."""
+        from analysis.noise_rate import corollary
+
+        return corollary(self.num_labels, self.num_classes, self.alpha, self.ipc, gap, self.ends)
+
+
+def _alpha(request: _Request, num_labels: int, num_classes: int) -> _Alpha | None:
+    """Return alpha as it was given, or as a run calibrates it; None: Corollary IV is not asked for."""
+    if request.ipc is None:
+        return None
+    if request.calibrated_on is None:
+        assert request.alpha is not None
+        return _Alpha(num_labels, num_classes, request.ipc, request.alpha)
+    from analysis.analyze import law_rates
+    from analysis.facts import Facts
+    from analysis.noise_rate import calibrate
+    from ddnl_ray.results import read_run
+
+    frame = read_run(request.calibrated_on)
+    facts = Facts.of(request.calibrated_on, frame)
+    run = str(request.calibrated_on)
+    found = calibrate(law_rates(frame, facts), facts, run, num_labels, num_classes)
+    ends = (found.alpha.low, found.alpha.high)
+    return _Alpha(num_labels, num_classes, request.ipc, found.alpha.value, ends, found.sentence)
 
 
 def _noise(corrupt: str | None) -> NoiseConfig:
@@ -146,10 +198,10 @@ def _load(request: _Request) -> Dataset:
 
 
 def _evidence(
-    request: _Request, dataset: Dataset, data: PreparedData, given: NoisyLabels, config: AuditConfig, seed: SeedTree
+    request: _Request, loaded: Dataset, data: PreparedData, given: NoisyLabels, config: AuditConfig, seed: SeedTree
 ) -> Evidence:
     """Train the networks, and the extractor where it is asked for."""
-    from analysis.noise_rate import Evidence
+    from analysis.noise_rate import Evidence, pac_bayes_gap
     from ddnl_ray.audit import audit, with_features
     from ddnl_ray.features import train_simclr
     from ddnl_ray.recipes import extractor_of
@@ -163,14 +215,28 @@ def _evidence(
     )
     if request.features == "simclr":
         click.echo("training the extractor", err=True)
+        dataset = loaded.with_held_out()
         pixels = dataset.train_images[data.train_index].float().to(request.device) / dataset.max_value
         held = with_features(held, train_simclr(pixels, extractor_of(data.name), seed.child("features")), pixels)
         source = source.split("; ")[0] + (
             f"; neighbours are the {held.neighbours.shape[1]} nearest of all images in the features of SimCLR, which "
             "has seen no labels."
         )
-    source += f" The {len(dataset.test_images)} images held out as test set are not audited."
-    return Evidence(probabilities=held.probabilities.numpy(), neighbours=held.neighbours.numpy(), source=source)
+    num_test = len(loaded.test_images)
+    if loaded.with_held_out() is loaded:
+        source += f" The {num_test} images held out as test set are not audited."
+    else:
+        source += (
+            f" The {num_test} images that sweeps hold out as their test set are audited too; labels-suggested.csv has "
+            "the others, which sweeps train on."
+        )
+    own = held.posterior
+    gap = pac_bayes_gap(
+        own.start.numpy(), own.end.numpy(), own.sigmas, own.gibbs, own.error, own.num_validation, own.choices
+    )
+    return Evidence(
+        probabilities=held.probabilities.numpy(), neighbours=held.neighbours.numpy(), source=source, gap=gap
+    )
 
 
 def _say(step: Step) -> None:
@@ -208,14 +274,14 @@ def _labels(request: _Request, dataset: Dataset, data: PreparedData, given: Nois
     )
 
 
-def _write(out: Path, found: Findings, dataset: Dataset, whole: NoisyLabels) -> None:
-    """Write the page, the findings and the suggested labels into a folder."""
+def _write(out: Path, found: Findings, dataset: Dataset, kept: torch.Tensor) -> None:
+    """Write the page, the findings and the suggested labels of the ``kept`` rows, which sweeps read, into a folder."""
     from analysis.noise_rate import SHEET, render_page, suggested_labels, to_json
     from ddnl_ray.files import write_atomic, write_json
 
     rows = [int(found.labels.rows[suspect.row]) for suspect in found.suspects[:SHEET]]
     images = (dataset.train_images[rows].float() * (255 / dataset.max_value)).round().byte().numpy()
-    labels = suggested_labels(found, whole.labels.numpy())
+    labels = suggested_labels(found, kept.numpy())
     write_atomic(out / "noise-rate.html", render_page(found, images).encode())
     write_json(out / "noise-rate.json", to_json(found))
     write_atomic(out / "labels-suggested.csv", "\n".join(["label", *map(str, labels), ""]).encode())

@@ -125,79 +125,129 @@ def status_command(run: Path, as_json: bool) -> None:
 @click.command("table")
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--split", default="test", show_default=True, help="test, val_noisy or val_clean.")
+@click.option("--paper", metavar="NAME", help="Lay it out as tad, sgr_tiat, rdc or denoise has it.")
+@click.option("--number", metavar="N", help="Its table: 1, figure2, symmetric, ...; default: all with a cell.")
 @click.option("--md", "style", flag_value="md", help="Print Markdown.")
 @click.option("--latex", "style", flag_value="latex", help="Print LaTeX.")
+@click.option("--html", "style", flag_value="html", help="Print HTML.")
 @click.option("--json", "style", flag_value="json", help="Print JSON.")
-def table_command(run: Path, split: str, style: str | None) -> None:
+def table_command(run: Path, split: str, paper: str | None, number: str | None, style: str | None) -> None:
     """Print the accuracies of a run: n, mean and 95 % interval of every setting.
 
     \b
     Example:  ddnl table runs/quickstart --md
+              ddnl table runs/tad-table1-cifar10 --paper tad --number 1
     """
-    from analysis.tables import accuracy_table, to_json, to_latex, to_markdown, to_text
-    from ddnl_ray.errors import require_known
+    from analysis.tables import accuracy_table, to_html, to_json, to_latex, to_markdown, to_text
+    from ddnl_ray.errors import RequestError, require_known
     from ddnl_ray.results import SPLITS, read_run
     from ddnl_ray.sweep.ledger import Ledger
 
     require_known("split", split, SPLITS)
+    if number is not None and paper is None:
+        raise RequestError(f"--number {number} is of a paper: add --paper tad, sgr_tiat, rdc or denoise")
     Ledger(run).consolidate()
-    table = accuracy_table(read_run(run), split)
+    frame = read_run(run)
+    if paper is not None:
+        click.echo(_paper_tables(run, frame, split, paper, number, style), nl=False)
+        return
+    table = accuracy_table(frame, split)
     if style == "json":
         click.echo(json.dumps(to_json(table)))
     else:
-        click.echo({"md": to_markdown, "latex": to_latex, None: to_text}[style](table))
+        styles = {"md": to_markdown, "latex": to_latex, "html": to_html, None: to_text}
+        click.echo(styles[style](table))
+
+
+def _paper_tables(run: Path, frame: Any, split: str, paper: str, number: str | None, style: str | None) -> str:
+    """Return one table of a paper, or all of which the run has a cell (all, where it has none)."""
+    from analysis import paper_tables
+
+    wanted = [paper_tables.named(paper, number)] if number is not None else paper_tables.tables_of(paper)
+    sources = paper_tables.sources_of([(run, frame)], split)
+    found = [paper_tables.fill(table, sources, split) for table in wanted]
+    found = [filled for filled in found if filled.cells] or found
+    if style == "json":
+        return json.dumps([paper_tables.to_json(filled) for filled in found]) + "\n"
+    layouts = [paper_tables.layout(filled) for filled in found]
+    texts = {"md": "markdown", "latex": "latex", "html": "html", None: "text"}
+    return "\n".join(getattr(layout, texts[style])() for layout in layouts)
 
 
 @click.command("report")
-@click.argument("run", type=click.Path(path_type=Path))
-def report_command(run: Path) -> None:
-    """Write report.html and the figures of a run again.
+@click.argument("runs", nargs=-1, required=True, metavar="RUN...", type=click.Path(path_type=Path))
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Folder to write to; by default the run folder, and `report` in this folder for several runs.",
+)
+def report_command(runs: tuple[Path, ...], out: Path | None) -> None:
+    """Write report.html, the figures and the papers' tables of a run again, or of several runs together.
 
     \b
     Example:  ddnl report runs/quickstart
+              ddnl report runs/denoise-symmetric runs/denoise-natural --out denoise
     """
+    from analysis.report import write_report
+    from analysis.several import join
     from ddnl_ray.results import read_run
+    from ddnl_ray.sweep.ledger import Ledger
 
-    report = _write_report(run)
-    if report is None:
-        read_run(run)
-    click.echo(str(report))
+    found = []
+    for run in dict.fromkeys(runs):
+        Ledger(run).consolidate()
+        found.append((run, read_run(run)))
+    folder = out or (found[0][0] if len(found) == 1 else Path("report"))
+    click.echo(str(write_report(folder, join(found), runs=found)))
 
 
 @click.command("analyze")
 @click.argument("runs", nargs=-1, required=True, metavar="RUN...", type=click.Path(path_type=Path))
 @click.option("--split", default="test", show_default=True, help="test, val_noisy or val_clean.")
-@click.option("--i-min", type=float, help="Information that a class needs, nats: for the lower bounds.")
-@click.option("--i-clean", type=float, help="Information of one clean sample, nats: for the lower bounds.")
-@click.option("--redundancy", type=float, default=1.0, show_default=True, help="r of the theory, in (0, 1].")
+@click.option("--measure", is_flag=True, help="First apply the nine estimators to each run: trains small networks.")
+@click.option("--measure-epochs", type=int, default=30, show_default=True, help="Epochs of the reference network.")
+@click.option("--measure-samples", type=int, default=2000, show_default=True, help="Held-out samples, at most.")
+@click.option("--i-min", type=float, help="Information that a class needs, nats; default: as measured.")
+@click.option("--i-clean", type=float, help="Information of one clean sample, nats; default: as measured.")
+@click.option("--redundancy", type=float, help="r of the theory, in (0, 1]; default: as measured, else 1.")
+@device_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def analyze_command(
     runs: tuple[Path, ...],
     split: str,
+    measure: bool,
+    measure_epochs: int,
+    measure_samples: int,
     i_min: float | None,
     i_clean: float | None,
-    redundancy: float,
+    redundancy: float | None,
+    device: str,
     as_json: bool,
 ) -> None:
     """Set runs against the theory: crossovers, the scaling law, bounds and their coverage, noise rates.
 
-    \b
-    Example:  ddnl analyze runs/denoise-symmetric
-    """
-    import pandas as pd
+    With --measure, information.json in each run folder keeps what the nine estimators found, for this command, the
+    report and the figures; what is there already is not made again.
 
-    from analysis.analyze import Facts, Information, analyze, to_json, to_text
+    \b
+    Example:  ddnl analyze runs/denoise-symmetric --measure
+    """
+    from analysis.analyze import Information, analyze
+    from analysis.analyze_output import to_json, to_text
+    from analysis.several import join, read_facts
+    from ddnl_ray.cli.measuring import MeasureRequest, measure_run
     from ddnl_ray.errors import require_known
     from ddnl_ray.results import SPLITS, read_run
     from ddnl_ray.sweep.ledger import Ledger
 
     require_known("split", split, SPLITS)
-    frames, facts = [], Facts()
+    read = []
     for run in dict.fromkeys(runs):
         Ledger(run).consolidate()
-        frames.append(read_run(run))
-        facts |= Facts.of(run)
-    found = analyze(pd.concat(frames, ignore_index=True), facts, Information(i_min, i_clean, redundancy), split)
+        read.append((run, read_run(run)))
+        if measure:
+            measure_run(*read[-1], MeasureRequest(epochs=measure_epochs, samples=measure_samples, device=device))
+    found = analyze(join(read), read_facts(read), Information(i_min, i_clean, redundancy), split)
     click.echo(json.dumps(to_json(found)) if as_json else to_text(found))
 
 

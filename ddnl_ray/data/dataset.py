@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -29,6 +29,8 @@ class Dataset:
         licence: What the owner of the images allows.
         source: Where the images were read, for a person.
         train_files: Where each training image was read [N], below ``source``; None where a source has no files.
+        held_files: Where each test image was read [T], where the source has no test set and these were held out of its
+            images; None: it has one.
 
     Raises:
         DataError: A shape, type or label does not fit; the message names the first offender.
@@ -45,6 +47,7 @@ class Dataset:
     licence: str
     source: str
     train_files: tuple[str, ...] | None = None
+    held_files: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         """Check every attribute."""
@@ -75,6 +78,22 @@ class Dataset:
     def num_classes(self) -> int:
         """How many classes there are."""
         return len(self.classes)
+
+    def with_held_out(self) -> Dataset:
+        """Return the set with the images that were held out as its test set behind the training images.
+
+        For an audit of labels, which needs no test set. The same set where the source has a test set of its own, or
+        where the truth is known of the training images alone.
+        """
+        if self.held_files is None or self.clean_labels is not None:
+            return self
+        return replace(
+            self,
+            train_images=torch.cat([self.train_images, self.test_images]),
+            train_labels=torch.cat([self.train_labels, self.test_labels]),
+            train_files=None if self.train_files is None else self.train_files + self.held_files,
+            held_files=None,
+        )
 
     @cached_property
     def fingerprint(self) -> str:

@@ -42,6 +42,7 @@ def load_folder(path: Path, size: int | None = None) -> Dataset:
         rows, test_rows = torch.arange(len(items)), torch.arange(len(items), len(items) + len(test_items))
         items, labels = items + test_items, labels + test_labels
     images = decode(items, size)
+    files = [str(Path(item.name).relative_to(path)) for item in items]
     all_labels = torch.tensor(labels, dtype=torch.int64)
     return Dataset(
         name="folder",
@@ -54,7 +55,8 @@ def load_folder(path: Path, size: int | None = None) -> Dataset:
         clean_labels=None,
         licence="unknown: the owner of the images decides",
         source=str(path),
-        train_files=tuple(str(Path(items[row].name).relative_to(path)) for row in rows.tolist()),
+        train_files=tuple(files[row] for row in rows.tolist()),
+        held_files=tuple(files[row] for row in test_rows.tolist()) if root == path else None,
     )
 
 

@@ -75,6 +75,7 @@ def load_parquet(path: Path, size: int | None = None) -> Dataset:
         licence="unknown: the owner of the images decides",
         source=str(path),
         train_files=tuple(Path(train.images[row].name).name for row in rows.tolist()),
+        held_files=tuple(Path(train.images[row].name).name for row in test_rows.tolist()) if test is None else None,
     )
 
 

@@ -13,13 +13,14 @@ from typing import Any
 
 from ddnl_ray.experts import ExpertStore
 from ddnl_ray.results import Outcome
+from ddnl_ray.sweep.capacity import max_concurrent
 from ddnl_ray.sweep.ledger import Ledger
 from ddnl_ray.sweep.making import make_all
 from ddnl_ray.sweep.mirror import mirror
 from ddnl_ray.sweep.needs import needs, require_trainable, verify_derived, verify_experts
 from ddnl_ray.sweep.options import trial_options
 from ddnl_ray.sweep.plan import Plan
-from ddnl_ray.sweep.runtime import max_concurrent, ray_session
+from ddnl_ray.sweep.runtime import ray_session
 from ddnl_ray.sweep.shelf import Shelf
 from ddnl_ray.sweep.status import begin
 from ddnl_ray.sweep.studies import Job, Studies
@@ -74,7 +75,7 @@ def run_sweep(plan: Plan, run: Path, store: ExpertStore, machine: Machine, watch
         return
     watcher.stage("starting Ray")
     with ray_session(machine.address, machine.cpus, machine.gpus, run / "logs" / "ray.log") as ray:
-        concurrent = max_concurrent(ray, plan.sweep.resources)
+        concurrent = max_concurrent(ray, plan.sweep.resources, grows=machine.address is not None)
         shelf = Shelf(ray, plan, store)
         make_all(ray, shelf, studies.remaining(), watcher)
         shelf.open_buffers(needed)

@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from ddnl_ray.errors import RequestError
+from ddnl_ray.errors import CorruptFileError, RequestError
 from ddnl_ray.files import read_json, write_atomic, write_json
 from ddnl_ray.results import Outcome, read_rows, write_frame, write_rows
 from ddnl_ray.sweep.schema import SweepFile
@@ -152,7 +152,10 @@ class Ledger:
         path = self.run / "summary.json"
         if not path.is_file():
             return None
-        cells: dict[str, int] = read_json(path)["cells"]
+        summary = read_json(path)
+        if not isinstance(summary, dict) or not isinstance(summary.get("cells"), dict):
+            raise CorruptFileError(f"{path} does not name the cells of its sweep; run the same `ddnl sweep` to go on")
+        cells: dict[str, int] = summary["cells"]
         return {trial_name(cell, number): cell for cell, trials in cells.items() for number in range(trials)}
 
     def write_summary(self, summary: dict[str, Any]) -> None:

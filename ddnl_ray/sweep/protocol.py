@@ -26,7 +26,8 @@ _RATED = ("symmetric", "asymmetric", "pairflip")
 def protocol_of(run: Path) -> ProtocolOf | None:
     """Return how the rows of a run were made, as a function of a row; None if the folder has no ``sweep.yaml``.
 
-    The function itself returns None for a method that the sweep file does not have.
+    The function itself returns None for a method that the sweep file does not have, and for parameters that are not
+    those of the method, as another version may have written them.
 
     A value counts as changed where it is not the recipe's for the method, data set, IPC and noise of the row, so a
     sweep that spells out the recipe's values changes nothing. A parameter of a study counts as searched, whatever
@@ -50,7 +51,10 @@ def _protocol(sweep: SweepFile, row: Mapping[str, Any]) -> Protocol | None:
     noise = _noise(sweep, row)
     recipe = RECIPES[composition.base](sweep.data.name, row["ipc"] or 0, noise)
     network = NetworkSpec(sweep.model.name or recipe.network.name, sweep.model.width or recipe.network.width)
-    params = composition.settings(json.loads(row["params"] or "{}"))
+    try:
+        params = composition.settings(json.loads(row["params"] or "{}"))
+    except (TypeError, ValueError):
+        return None
     ablated = {name for cell in accuracies() for name, _ in cell.settings}
     changes = (
         *_data(sweep),

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from ddnl_ray.errors import RequestError
-from ddnl_ray.sweep.schema import ResourcesSection
 
 NAMESPACE = "ddnl"
 
@@ -116,22 +115,3 @@ def protect_token() -> None:
     token = Path(os.environ.get("RAY_AUTH_TOKEN_PATH", "~/.ray/auth_token")).expanduser()
     if token.is_file():
         token.chmod(0o600)
-
-
-def max_concurrent(ray: Any, resources: ResourcesSection) -> int:
-    """Return how many trials fit at once.
-
-    Raises:
-        RequestError: Not even one does; Ray would wait for ever.
-    """
-    have = ray.cluster_resources()
-    cpu, gpu = float(have.get("CPU", 0)), float(have.get("GPU", 0))
-    fits = int(cpu / resources.cpu + 1e-9)
-    if resources.gpu:
-        fits = min(fits, int(gpu / resources.gpu + 1e-9))
-    if fits < 1:
-        raise RequestError(
-            f"a trial needs cpu: {resources.cpu:g} and gpu: {resources.gpu:g}, but there are {cpu:g} and {gpu:g}; "
-            "lower resources, or use a profile for this machine"
-        )
-    return fits

@@ -10,12 +10,15 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from analysis.analyze import Facts, Information, analyze, to_json, to_text
+from analysis.analyze import Information, analyze
+from analysis.analyze_output import to_json, to_text
+from analysis.facts import Facts, RunFacts
 
 RATES = (0.0, 0.2, 0.4, 0.6)
 WOBBLE = {0.0: 1.02, 0.2: 0.97, 0.4: 1.01, 0.6: 1.0}
 IPCS = (1, 2, 5, 10, 20, 50)
-FACTS = Facts({"digits": 1000}, {"digits": 10})
+RUN = "digits-symmetric"
+FACTS = Facts({RUN: RunFacts({"digits": 1000}, {"digits": 10})})
 Make = Callable[..., pd.DataFrame]
 
 
@@ -72,21 +75,21 @@ def test_noise_of_classes_takes_its_modes_from_its_matrix(frame: pd.DataFrame) -
     """Two classes of three confused evenly: three rows with entropies 0, log 2, log 2."""
     own = frame[frame["noise_rate"] == 0.4].assign(noise="asymmetric", dataset="digits")
     matrix = [[1.0, 0.0, 0.0], [0.0, 0.5, 0.5], [0.0, 0.5, 0.5]]
-    summary = {"data": [{"dataset": "digits", "train_images": 900, "classes": 3}]}
+    data = [{"dataset": "digits", "train_images": 900, "classes": 3}]
     noise = [{"kind": "asymmetric", "rate": 0.4, "labels": None, "transition_realised": matrix}]
-    found = analyze(own, Facts.read(summary, noise), Information())
+    found = analyze(own, Facts({RUN: RunFacts.read(data, noise)}), Information())
     modes = math.exp(2 / 3 * math.log(2))
     upper = {each.form: each.upper for each in found.bounds}
     assert upper["published"] == pytest.approx(900 * 0.6 / modes)
     assert upper["derived"] == pytest.approx(900 * 0.6 / (3 / modes))
-    without = analyze(own, Facts({"digits": 900}, {"digits": 3}), Information())
+    without = analyze(own, Facts({RUN: RunFacts({"digits": 900}, {"digits": 3})}), Information())
     assert all(math.isnan(each.upper) for each in without.bounds)
     assert "no transition matrix" in to_text(without)
 
 
 def test_json_has_the_promised_keys_and_no_nan(frame: pd.DataFrame) -> None:
     said = to_json(analyze(frame, FACTS, Information()))
-    assert {"crossover", "fit", "bounds", "coverage", "noise_rate"} <= set(said)
+    assert {"crossover", "fit", "bounds", "coverage", "noise_rate", "variance"} <= set(said)
     text = json.dumps(said, allow_nan=False)
     assert json.loads(text)["fit"][0]["agrees"] is True
     (rates,) = said["noise_rate"]

@@ -56,6 +56,23 @@ def test_class_folders_alone_hold_out_a_fixed_fifth(tmp_path: Path, plant: Plant
     assert first.train_images[:, 0, 0, 0].tolist() == found
 
 
+def test_what_was_held_out_comes_back_behind_the_training_images(tmp_path: Path, plant: Plant) -> None:
+    plant(tmp_path / "alone", 10)
+    first = load(f"folder:{tmp_path / 'alone'}")
+    whole = first.with_held_out()
+    assert len(whole.train_images) == 20
+    assert torch.equal(whole.train_images[:16], first.train_images)
+    assert torch.equal(whole.train_images[:, 0, 0, 0] // 10, whole.train_labels.to(torch.uint8))
+    assert whole.train_files is not None
+    found = [10 * (name[:3] == "bee") + int(name[4]) for name in whole.train_files]
+    assert whole.train_images[:, 0, 0, 0].tolist() == found
+    assert whole.with_held_out() is whole
+    plant(tmp_path / "split" / "train", 3)
+    plant(tmp_path / "split" / "test", 1)
+    split = load(f"folder:{tmp_path / 'split'}")
+    assert split.with_held_out() is split
+
+
 def test_sizes(tmp_path: Path, plant: Plant) -> None:
     plant(tmp_path / "train", 2)
     plant(tmp_path / "test", 1, size=6)

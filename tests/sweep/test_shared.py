@@ -19,8 +19,8 @@ import torch
 from ddnl_ray.errors import RequestError
 from ddnl_ray.experts import BufferId, ExpertRecipe, ExpertStore, Trajectory
 from ddnl_ray.models import NetworkSpec
+from ddnl_ray.sweep.capacity import max_concurrent
 from ddnl_ray.sweep.plan import Plan
-from ddnl_ray.sweep.runtime import max_concurrent
 from ddnl_ray.sweep.schema import ResourcesSection
 
 pytestmark = [pytest.mark.ray, pytest.mark.own_process]
@@ -223,14 +223,14 @@ def test_data_arrive_whole_and_refuse_to_be_written_to(local_ray: Any, plan: Cal
 
 @pytest.mark.parametrize(("cpu", "gpu", "fits"), [(1, 0, 2), (2, 0, 1), (0.5, 0, 4), (0.7, 0, 2), (0.1, 0, 20)])
 def test_as_many_trials_run_at_once_as_fit(local_ray: Any, cpu: float, gpu: float, fits: int) -> None:
-    assert max_concurrent(local_ray, ResourcesSection(cpu=cpu, gpu=gpu)) == fits
+    assert max_concurrent(local_ray, ResourcesSection(cpu=cpu, gpu=gpu), grows=False) == fits
 
 
 @pytest.mark.parametrize(("cpu", "gpu"), [(3, 0), (1, 0.5)])
 def test_a_trial_that_fits_nowhere_is_refused(local_ray: Any, cpu: float, gpu: float) -> None:
-    message = rf"^a trial needs cpu: {cpu:g} and gpu: {gpu:g}, but there are 2 and 0; lower resources, or use a profile"
+    message = rf"^a trial needs cpu: {cpu:g} and gpu: {gpu:g}, but there are 2 and 0 there; lower resources, or use"
     with pytest.raises(RequestError, match=message):
-        max_concurrent(local_ray, ResourcesSection(cpu=cpu, gpu=gpu))
+        max_concurrent(local_ray, ResourcesSection(cpu=cpu, gpu=gpu), grows=False)
 
 
 def test_the_token_is_readable_by_its_owner_alone(local_ray: Any, ray_environment: dict[str, str]) -> None:

@@ -144,4 +144,4 @@ def test_sentences_name_the_law_they_speak_of(law_run: LawRun) -> None:
     found = analyze(frame, Material.of([(run, frame)]).facts, Information())
     (sentence,) = law_sentences(law_panels(found))
     assert sentence.startswith("digits · symmetric noise · convnet3, datm: b = ")
-    assert law_panels(replace(found, crossovers=())) == []
+    assert law_panels(replace(found, laws=())) == []

@@ -121,8 +121,8 @@ def test_the_same_generator_gives_the_same_interval() -> None:
 
 
 def test_both_forms_of_the_corollary_by_hand() -> None:
-    published, derived = corollary(10_000, 10, alpha=10, ipc=50)
-    gap = np.sqrt(np.log(2 * np.sqrt(500) / 0.05) / 1000)
+    gap = 0.07
+    published, derived = corollary(10_000, 10, alpha=10, ipc=50, gap=gap)
     assert (published.estimator, derived.estimator) == ("pac_bayes_published", "pac_bayes_derived")
     assert (published.rate, published.low, published.high) == pytest.approx((0.5, 0.5, 0.5 + gap))
     assert (derived.rate, derived.low, derived.high) == pytest.approx((0.5, 0, 0.5 + gap))
@@ -130,7 +130,7 @@ def test_both_forms_of_the_corollary_by_hand() -> None:
 
 
 def test_a_derived_interval_of_few_images_is_vacuous() -> None:
-    published, derived = corollary(50_000, 10, alpha=1, ipc=10)
+    published, derived = corollary(50_000, 10, alpha=1, ipc=10, gap=0.1)
     assert derived.vacuous
     assert not published.vacuous
     assert published.low == pytest.approx(0.998)
@@ -147,4 +147,11 @@ def test_a_derived_interval_of_few_images_is_vacuous() -> None:
 )
 def test_impossible_crossovers_are_refused(alpha: float, ipc: float, message: str) -> None:
     with pytest.raises(RequestError, match=message):
-        corollary(1000, 10, alpha, ipc)
+        corollary(1000, 10, alpha, ipc, gap=0.1)
+
+
+def test_an_interval_of_alpha_widens_both_ends() -> None:
+    """m = 500 of 10 000: alpha 10 is a rate of 0.5, its ends 8 and 12 are 0.6 and 0.4."""
+    published, derived = corollary(10_000, 10, alpha=10, ipc=50, gap=0.05, alpha_ends=(8, 12))
+    assert (published.rate, published.low, published.high) == pytest.approx((0.5, 0.4, 0.65))
+    assert (derived.rate, derived.low, derived.high) == pytest.approx((0.5, 0.0, 0.65))

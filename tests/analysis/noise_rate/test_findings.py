@@ -54,7 +54,7 @@ def test_disagreement_is_said(make: Make) -> None:
 
 
 def test_the_corollary_stands_apart(make: Make) -> None:
-    found = make(SPREAD, given=corollary(60, 3, 1, 1))
+    found = make(SPREAD, given=corollary(60, 3, 1, 1, 0.3))
     assert len(found.measured) == 4
     assert "Corollary IV is not given" not in to_text(found)
     assert "Corollary IV is not given" in to_text(make(SPREAD))

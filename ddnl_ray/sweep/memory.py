@@ -115,10 +115,9 @@ def stores_text(noted: Mapping[str, Any]) -> list[str]:
             line += f", {_size(each['spilled'])} spilled to disk, {_size(each['restored'])} read back"
         lines.append(line)
     if noted["streamed"]:
-        total = sum(noted["streamed"].values())
-        lines.append(
-            f"  {len(noted['streamed'])} expert buffers ({_size(total)}) do not fit: trials read them from the store"
-        )
+        num, total = len(noted["streamed"]), _size(sum(noted["streamed"].values()))
+        what = f"1 expert buffer ({total}) does" if num == 1 else f"{num} expert buffers ({total}) do"
+        lines.append(f"  {what} not fit: trials read {'it' if num == 1 else 'them'} from the expert store")
     return lines
 
 

@@ -4,9 +4,9 @@ One actor owns the references to all expert buffers of a sweep. They are results
 content-addressed store, so Ray can make them again when a node is lost; when the actor itself is lost it is restarted
 and reads the store anew.
 
-Buffers for which the object stores have no room (:func:`ddnl_ray.sweep.memory.admitted`) are not put there: a trial reads
-each snapshot from the expert store when it needs it, and the trials of a node share the copy that its operating system
-keeps in memory.
+Buffers for which the object stores have no room (:func:`ddnl_ray.sweep.memory.admitted`) are not put there: a trial
+reads each snapshot from the expert store when it needs it, and the trials of a node share the copy that its operating
+system keeps in memory.
 """
 
 from __future__ import annotations

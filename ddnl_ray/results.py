@@ -21,6 +21,9 @@ from ddnl_ray.files import write_atomic
 
 FORMAT_VERSION = 1
 SPLITS = ("val_noisy", "val_clean", "test")
+_SELECT_ON = "ddnl_select_on"
+SIMULATED = "simulated.json"
+"""In a folder whose rows were not measured but simulated."""
 
 
 class Outcome(StrEnum):
@@ -43,6 +46,11 @@ class Outcome(StrEnum):
     def is_settled(self) -> bool:
         """Whether running the same trial again could only give the same end."""
         return self in {Outcome.OK, Outcome.DIVERGED, Outcome.NONFINITE, Outcome.STOPPED}
+
+    @property
+    def is_failure(self) -> bool:
+        """Whether a trial that was to run to its end did not."""
+        return self not in {Outcome.OK, Outcome.STOPPED}
 
 
 _SENTENCES = {
@@ -95,6 +103,11 @@ SCHEMA = pa.schema(
 )
 
 
+def rows_table(rows: Iterable[Mapping[str, Any]]) -> pa.Table:
+    """Return rows, one mapping of column to value each, as a table of :data:`SCHEMA`; what a row lacks is null."""
+    return pa.Table.from_pylist([{name: row.get(name) for name in SCHEMA.names} for row in rows], schema=SCHEMA)
+
+
 def write_rows(path: Path, rows: Iterable[Mapping[str, Any]], select_on: str) -> None:
     """Write rows atomically as Parquet; a column that a row lacks is null.
 
@@ -104,8 +117,7 @@ def write_rows(path: Path, rows: Iterable[Mapping[str, Any]], select_on: str) ->
         select_on: The split on which iterations and trials were chosen; kept in the file's metadata, so that every
             table made of the file can say so.
     """
-    table = pa.Table.from_pylist([{name: row.get(name) for name in SCHEMA.names} for row in rows], schema=SCHEMA)
-    write_table(path, table, select_on)
+    write_table(path, rows_table(rows), select_on)
 
 
 def write_frame(path: Path, frame: pd.DataFrame, select_on: str) -> None:
@@ -116,7 +128,7 @@ def write_frame(path: Path, frame: pd.DataFrame, select_on: str) -> None:
 def write_table(path: Path, table: pa.Table, select_on: str) -> None:
     """Write an Arrow table of :data:`SCHEMA` atomically as Parquet (see :func:`write_rows`)."""
     buffer = io.BytesIO()
-    pq.write_table(table.replace_schema_metadata({"ddnl_select_on": select_on}), buffer)
+    pq.write_table(table.replace_schema_metadata({_SELECT_ON: select_on}), buffer)
     write_atomic(path, buffer.getvalue())
 
 
@@ -129,19 +141,30 @@ def read_rows(path: Path) -> pd.DataFrame:
     Raises:
         CorruptFileError: The file is not Parquet, lacks columns or has other types, or has another format version.
     """
+    return as_frame(*read_table(path))
+
+
+def read_table(path: Path, columns: list[str] | None = None) -> tuple[pa.Table, str]:
+    """Read some columns of a result file (None: all of :data:`SCHEMA`), and the split that it was selected on.
+
+    Raises:
+        CorruptFileError: As :func:`read_rows`.
+    """
+    names = columns or SCHEMA.names
     try:
-        table = pq.read_table(path)
+        with pq.ParquetFile(path) as file:
+            missing = sorted(set(SCHEMA.names) - set(file.schema_arrow.names))
+            if missing:
+                raise CorruptFileError(
+                    f"{path} lacks the column(s) {', '.join(missing)}: it is no result file of this version of ddnl; "
+                    f"{_ANOTHER_NAME}"
+                )
+            table = file.read([*names, "format_version"], use_threads=False)
     except (pa.ArrowInvalid, OSError) as error:
         raise CorruptFileError(
             f"{path} is not a readable Parquet file ({' '.join(str(error).split())}); delete it and run the same "
             "`ddnl sweep` to have it made again"
         ) from error
-    missing = sorted(set(SCHEMA.names) - set(table.column_names))
-    if missing:
-        raise CorruptFileError(
-            f"{path} lacks the column(s) {', '.join(missing)}: it is no result file of this version of "
-            f"ddnl; {_ANOTHER_NAME}"
-        )
     versions = set(table.column("format_version").to_pylist())
     if versions - {FORMAT_VERSION}:
         found = ", ".join(sorted(map(str, versions)))
@@ -150,19 +173,24 @@ def read_rows(path: Path) -> pd.DataFrame:
             f"or {_ANOTHER_NAME}"
         )
     metadata = table.schema.metadata or {}
+    return _as_schema(path, table, names), metadata.get(_SELECT_ON.encode(), b"val_noisy").decode()
+
+
+def as_frame(table: pa.Table, select_on: str) -> pd.DataFrame:
+    """Return a table of :data:`SCHEMA` as a frame (see :func:`read_rows`)."""
     types = {pa.int64(): pd.Int64Dtype()}
-    frame: pd.DataFrame = _as_schema(path, table).to_pandas(types_mapper=types.get)
-    frame.attrs["select_on"] = metadata.get(b"ddnl_select_on", b"val_noisy").decode()
+    frame: pd.DataFrame = table.to_pandas(types_mapper=types.get)
+    frame.attrs["select_on"] = select_on
     return frame
 
 
 _ANOTHER_NAME = "run the sweep again with `ddnl sweep FILE --name` and another name"
 
 
-def _as_schema(path: Path, table: pa.Table) -> pa.Table:
-    """Return the columns of :data:`SCHEMA` in its types; metadata is left out."""
-    columns = []
-    for own in SCHEMA:
+def _as_schema(path: Path, table: pa.Table, names: list[str]) -> pa.Table:
+    """Return columns of :data:`SCHEMA` in its types; metadata is left out."""
+    columns, wanted = [], [SCHEMA.field(name) for name in names]
+    for own in wanted:
         try:
             columns.append(table.column(own.name).cast(own.type))
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
@@ -170,15 +198,17 @@ def _as_schema(path: Path, table: pa.Table) -> pa.Table:
                 f"{path}: the column {own.name} holds {table.column(own.name).type} where {own.type} should be; "
                 f"{_ANOTHER_NAME}"
             ) from error
-    return pa.Table.from_arrays(columns, schema=SCHEMA)
+    return pa.Table.from_arrays(columns, schema=pa.schema(wanted))
 
 
 def read_run(run: Path) -> pd.DataFrame:
     """Read ``results.parquet`` of a run folder (see :func:`read_rows`).
 
     Raises:
-        RequestError: The folder is not a run folder, or no trial of it has finished.
+        RequestError: The folder is not a run folder, is that of a simulation, or no trial of it has finished.
     """
+    if (run / SIMULATED).is_file():
+        raise RequestError(f"{run} holds a simulation and no results: its accuracies were made up")
     if (run / "results.parquet").is_file():
         return read_rows(run / "results.parquet")
     if (run / "sweep.yaml").is_file():

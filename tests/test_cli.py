@@ -328,6 +328,7 @@ def test_distill_runs_one_trial_without_ray(finished: Path) -> None:
         "done": 1,
         "failed": 0,
         "cached": 0,
+        "not_done": [],
         "results": "runs/one/results.parquet",
         "report": "runs/one/report.html",
     }

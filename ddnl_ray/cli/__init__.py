@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import click
 
 from ddnl_ray import __version__
-from ddnl_ray.cli import audits, clusters, dashboards, published, runs, stores
+from ddnl_ray.cli import audits, clusters, dashboards, published, runs, simulate, stores
 from ddnl_ray.errors import CorruptFileError, DdnlError
 
 WRONG_REQUEST, INTERRUPTED = 2, 130
@@ -28,6 +28,7 @@ def cli() -> None:
 
 for command in (
     runs.sweep_command,
+    simulate.simulate_command,
     runs.distill_command,
     runs.status_command,
     runs.table_command,

@@ -268,7 +268,7 @@ def _print_plan(plan: Plan, run: Path, store: ExpertStore, as_json: bool) -> Non
 
 
 def _conclude(plan: Plan, ledger: Any, before: set[str], report: Path | None, as_json: bool) -> None:
-    """Print how a sweep ended, write the summary, and exit with 1 where a trial failed."""
+    """Print how a sweep ended, write the summary, and exit with 1 where a trial failed or never started."""
     from ddnl_ray.sweep.status import conclude
 
     summary, failed = conclude(plan, ledger, before, report)
@@ -278,6 +278,8 @@ def _conclude(plan: Plan, ledger: Any, before: set[str], report: Path | None, as
         click.echo(f"{summary['done']} of {summary['trials']} trials done ({summary['cached']} were there before)")
         for result in failed:
             click.echo(f"{result.outcome}: {result.trial}: {result.message}", err=True)
+        for cell in summary["not_done"]:
+            click.echo(f"not done: {cell}: a time budget ended first; the same command goes on", err=True)
         click.echo(f"results: {summary['results']}\nreport:  {summary['report']}")
-    if failed:
+    if failed or summary["not_done"]:
         sys.exit(FAILED_CELLS)

@@ -15,7 +15,7 @@ BOOTSTRAP = Path("~/ray_bootstrap_config.yaml")
 
 
 def max_concurrent(ray: Any, resources: ResourcesSection, grows: bool) -> int:
-    """Return how many trials fit at once, counting workers that a cluster has not started yet.
+    """Return how many trials run at once: as many as fit, with workers not started yet, and no more than asked for.
 
     Args:
         ray: The ``ray`` module, connected.
@@ -28,6 +28,7 @@ def max_concurrent(ray: Any, resources: ResourcesSection, grows: bool) -> int:
     have = ray.cluster_resources()
     planned = planned_workers(BOOTSTRAP.expanduser()) if grows else []
     fits = max(_fits(have, resources), sum(_fits(node, resources) for node in planned))
+    fits = min(fits, resources.max_concurrent or fits)
     if fits < 1:
         cpu, gpu = (max([float(node.get(kind, 0)) for node in [have, *planned]]) for kind in ("CPU", "GPU"))
         what = "at most on one node" if planned else "there"

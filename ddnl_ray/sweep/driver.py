@@ -7,28 +7,23 @@ from __future__ import annotations
 
 import shutil
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ddnl_ray.experts import ExpertStore
-from ddnl_ray.results import Outcome
 from ddnl_ray.sweep.capacity import max_concurrent
+from ddnl_ray.sweep.conduct import MAX_FAILURES, Conduct, deadline_of
 from ddnl_ray.sweep.ledger import Ledger
 from ddnl_ray.sweep.making import make_all
 from ddnl_ray.sweep.mirror import mirror
 from ddnl_ray.sweep.needs import needs, require_trainable, verify_derived, verify_experts
-from ddnl_ray.sweep.options import trial_options
 from ddnl_ray.sweep.plan import Plan
 from ddnl_ray.sweep.runtime import ray_session
 from ddnl_ray.sweep.shelf import Shelf
 from ddnl_ray.sweep.status import begin
-from ddnl_ray.sweep.studies import Job, Studies
+from ddnl_ray.sweep.studies import Studies
 from ddnl_ray.sweep.watcher import Watcher
-from ddnl_ray.trial import TrialInputs
-from ddnl_ray.trial.rows import shared_columns
-
-MAX_FAILURES = 3
 
 
 @dataclass(frozen=True)
@@ -49,6 +44,9 @@ class Machine:
 def run_sweep(plan: Plan, run: Path, store: ExpertStore, machine: Machine, watcher: Watcher, rebuild: bool) -> None:
     """Run what is left of a sweep, and write ``results.parquet``.
 
+    Where the sweep has a time budget, it counts from this call: when it ends, nothing more starts, and what runs keeps
+    a checkpoint and ends as ``timeout``. The same call goes on from there.
+
     Args:
         plan: The sweep.
         run: The run folder.
@@ -61,6 +59,7 @@ def run_sweep(plan: Plan, run: Path, store: ExpertStore, machine: Machine, watch
         RequestError: The run folder is not ours, nothing fits on the machine, or experts cannot train there.
         CorruptFileError: A stored expert is corrupt.
     """
+    deadline = deadline_of(plan, time.time())
     ledger = Ledger(run)
     ledger.open(plan.sweep)
     begin(plan, ledger)
@@ -71,70 +70,60 @@ def run_sweep(plan: Plan, run: Path, store: ExpertStore, machine: Machine, watch
     require_trainable(needed, store, "cuda" if plan.sweep.resources.gpu else "cpu")
     if studies.is_exhausted:
         watcher.trials(studies, 0)
-        ledger.consolidate()
+        ledger.refresh()
         return
     watcher.stage("starting Ray")
     with ray_session(machine.address, machine.cpus, machine.gpus, run / "logs" / "ray.log") as ray:
         concurrent = max_concurrent(ray, plan.sweep.resources, grows=machine.address is not None)
         shelf = Shelf(ray, plan, store)
-        make_all(ray, shelf, studies.remaining(), watcher)
+        if not make_all(ray, shelf, studies.remaining(), watcher, deadline):
+            return
         shelf.open_buffers(needed)
         shelf.note_stores(run)
+        execution = Execution(
+            plan=plan, ledger=ledger, studies=studies, watcher=watcher, deadline=deadline, shelf=shelf
+        )
         try:
-            _run_trials(Execution(plan, ledger, studies, shelf, watcher), run, concurrent)
+            _run_trials(execution, run, concurrent)
         finally:
-            ledger.consolidate()
+            ledger.refresh()
             mirror(plan, ledger)
 
 
-@dataclass
-class Execution:
-    """A sweep in execution: what Tune's searcher talks to."""
+@dataclass(kw_only=True)
+class Execution(Conduct):
+    """A sweep in execution under Ray: what Tune's searcher talks to.
 
-    plan: Plan
-    ledger: Ledger
-    studies: Studies
+    Attributes:
+        shelf: What trials share, in the object store.
+    """
+
     shelf: Shelf
-    watcher: Watcher
-    running: dict[str, Job] = field(default_factory=dict)
-    refresh_at: float = 0.0
 
     def start(self, tune_id: str) -> dict[str, Any] | None:
         """Return the configuration of the next trial; None where none is ready."""
         from ddnl_ray.sweep.worker import Payload
 
-        job = self.studies.next()
+        job = self.take(tune_id)
         if job is None:
             return None
-        self.running[tune_id] = job
-        self.watcher.trials(self.studies, len(self.running))
-        cell = job.cell
-        shelf = self.shelf
-        run = str(self.ledger.run.resolve())
-        prepared = shelf.prepared(cell)
-        payload = Payload(run, shelf.root, self.plan.sweep, job, shelf.data(cell), shelf.labels(cell), prepared)
+        cell, shelf = job.cell, self.shelf
+        payload = Payload(
+            run=str(self.ledger.run.resolve()),
+            store=shelf.root,
+            sweep=self.plan.sweep,
+            job=job,
+            deadline=self.deadline,
+            data=shelf.data(cell),
+            labels=shelf.labels(cell),
+            prepared=shelf.prepared(cell),
+        )
         return {"payload": payload}
 
-    def end(self, tune_id: str, error: bool) -> None:
-        """Note that a trial ended; one whose worker died for good is recorded as failed."""
-        job = self.running.pop(tune_id)
-        if not self.ledger.has(job.trial):
-            message = f"its worker died {MAX_FAILURES + 1} times" if error else "it ended without a result"
-            self.ledger.publish(job.trial, [self._failed(job, message)], self.plan.sweep.search.select_on)
-        self.studies.complete(job, self.ledger.read(job.trial))
-        self.watcher.trials(self.studies, len(self.running))
-        began = time.monotonic()
-        if began > self.refresh_at:
-            self.ledger.consolidate()
-            self.shelf.note_stores(self.ledger.run)
-            # Writing the table takes longer the more parts there are: spend a twentieth of the time on it at most.
-            self.refresh_at = began + max(10.0, 20 * (time.monotonic() - began))
-
-    def _failed(self, job: Job, message: str) -> dict[str, Any]:
-        cell = job.cell
-        inputs = TrialInputs(self.plan.data[cell.zca], self.plan.labels[cell.labels_key])
-        row = shared_columns(job.config, inputs, trial_options(self.plan.sweep, job))
-        return {**row, "wall_s": 0.0, "outcome": Outcome.FAILED, "message": message}
+    def refresh(self) -> None:
+        """Write ``results.parquet``, and how full the object stores are."""
+        super().refresh()
+        self.shelf.note_stores(self.ledger.run)
 
 
 def _run_trials(execution: Execution, run: Path, concurrent: int) -> None:

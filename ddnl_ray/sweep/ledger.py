@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import itertools
 import json
 import math
 from collections.abc import Iterator, Mapping
@@ -11,12 +12,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 import yaml
 
 from ddnl_ray.errors import CorruptFileError, RequestError
 from ddnl_ray.files import read_json, write_atomic, write_json
-from ddnl_ray.results import Outcome, read_rows, write_frame, write_rows
+from ddnl_ray.results import SCHEMA, SIMULATED, Outcome, as_frame, read_table, rows_table, write_table
+from ddnl_ray.sweep.pack import PART, SELECT_ON, Pack
 from ddnl_ray.sweep.schema import SweepFile
 
 
@@ -58,12 +63,16 @@ class Ledger:
     def __init__(self, run: Path) -> None:
         self.run = run
         self.parts = run / "parts"
+        self.pack = Pack(self.parts, run / ".parts.parquet")
 
     def publish(self, trial: str, rows: list[dict[str, Any]], select_on: str) -> Finished:
-        """Record a finished trial, then drop its checkpoint."""
-        write_rows(self.parts / f"{trial}.parquet", rows, select_on)
-        (self.run / "trials" / trial / "checkpoint.safetensors").unlink(missing_ok=True)
-        return self.read(trial)
+        """Record a trial that has ended, then drop its checkpoint, unless only its time was up."""
+        table = rows_table(rows)
+        write_table(self.parts / f"{trial}.parquet", table, select_on)
+        finished = summarise(trial, table, select_on)
+        if finished.outcome is not Outcome.TIMEOUT:
+            (self.run / "trials" / trial / "checkpoint.safetensors").unlink(missing_ok=True)
+        return finished
 
     def has(self, trial: str) -> bool:
         """Return whether a trial is in the ledger."""
@@ -71,12 +80,18 @@ class Ledger:
 
     def read(self, trial: str) -> Finished:
         """Return a trial of the ledger."""
-        frame = read_rows(self.parts / f"{trial}.parquet")
-        return summarise(trial, frame)
+        return summarise(trial, *read_table(self.parts / f"{trial}.parquet", _SUMMARY))
 
     def finished(self) -> dict[str, Finished]:
         """Return every trial of the ledger by name."""
-        return {path.stem: self.read(path.stem) for path in sorted(self.parts.glob("*.parquet"))}
+        table = self.pack.rows(_SUMMARY)
+        parts, splits = (table.column(name).to_pylist() for name in (PART, SELECT_ON))
+        starts = [i for i, part in enumerate(parts) if i == 0 or part != parts[i - 1]]
+        found = {}
+        for start, end in itertools.pairwise([*starts, len(parts)]):
+            trial = parts[start].removesuffix(".parquet")
+            found[trial] = summarise(trial, table.slice(start, end - start), splits[start])
+        return found
 
     def settled(self) -> set[str]:
         """Return the names of the trials that would not be run again."""
@@ -87,21 +102,42 @@ class Ledger:
 
         Parts of cells that the sweep no longer has (its file was changed) stay on disk and are left out.
         """
-        wanted = self.wanted()
-        paths = sorted(self.parts.glob("*.parquet"))
-        frames = [read_rows(path) for path in paths if wanted is None or path.stem in wanted]
-        if not frames:
-            return None
-        frame = pd.concat(frames, ignore_index=True)
-        frame.attrs = dict(frames[0].attrs)
-        return mark_selected(frame)
+        found = self._marked()
+        return as_frame(*found) if found is not None else None
 
     def consolidate(self) -> pd.DataFrame | None:
         """Write ``results.parquet`` from the parts; return its rows."""
-        frame = self.frame()
-        if frame is not None:
-            write_frame(self.run / "results.parquet", frame, frame.attrs["select_on"])
-        return frame
+        found = self.refresh()
+        return as_frame(*found) if found is not None else None
+
+    def refresh(self) -> tuple[pa.Table, str] | None:
+        """Write ``results.parquet`` from the parts; return its rows as a table, with the split of selection."""
+        found = self._marked()
+        if found is not None:
+            write_table(self.run / "results.parquet", *found)
+        return found
+
+    def _marked(self) -> tuple[pa.Table, str] | None:
+        """Return the rows of the sweep's trials, with the split of selection; None where none has ended."""
+        table, wanted = self.pack.rows(), self.wanted()
+        if wanted is not None:
+            names = pa.array([f"{trial}.parquet" for trial in wanted], pa.string())
+            table = table.filter(pc.is_in(table[PART], names))
+        if not len(table):
+            return None
+        select_on = str(table[SELECT_ON][0])
+        frame = table.select(["cell", "trial", "split", "is_selected", "accuracy"]).to_pandas()
+        frame.attrs["select_on"] = select_on
+        selected = pa.array(mark_selected(frame)["is_selected"], pa.bool_(), from_pandas=True)
+        table = table.select(SCHEMA.names)
+        for number, field in enumerate(SCHEMA):
+            if field.name == "is_selected":
+                table = table.set_column(number, field, selected)
+            elif pa.types.is_floating(field.type):
+                column = table.column(number)
+                empty = pa.scalar(None, field.type)
+                table = table.set_column(number, field, pc.if_else(pc.is_nan(column), empty, column))
+        return table.combine_chunks(), select_on
 
     def open(self, sweep: SweepFile) -> None:
         """Make the run folder, or check that it is one of ours, and write the resolved sweep into it.
@@ -114,6 +150,8 @@ class Ledger:
         write_atomic(self.run / "sweep.yaml", text.encode())
 
     def _require_ours(self) -> None:
+        if (self.run / SIMULATED).is_file():
+            raise RequestError(f"{self.run} holds a simulation; choose another --out or --name for real results")
         strangers = [p.name for p in self.run.iterdir() if p.name[0] != "."] if self.run.is_dir() else []
         if strangers and not (self.run / "sweep.yaml").is_file():
             raise RequestError(
@@ -163,22 +201,29 @@ class Ledger:
         write_json(self.run / "summary.json", summary)
 
 
-def summarise(trial: str, frame: pd.DataFrame) -> Finished:
+_SUMMARY = ["split", "is_selected", "is_final", "accuracy", "iteration", "params", "outcome", "message", "wall_s"]
+
+
+def summarise(trial: str, table: pa.Table, select_on: str) -> Finished:
     """Return what the ledger knows of one trial's rows."""
-    first = frame.iloc[0]
-    select_on = frame.attrs["select_on"]
-    on_split = frame[frame["split"] == select_on]
-    scored = on_split[on_split["is_selected"]]
-    value = float(scored["accuracy"].mean()) if len(scored) else None
-    looks = on_split[~on_split["is_selected"] & ~on_split["is_final"]]
+    columns = {name: table.column(name).to_pylist() for name in _SUMMARY}
+    accuracy = [math.nan if value is None else value for value in columns["accuracy"]]
+    on_split = [row for row, split in enumerate(columns["split"]) if split == select_on]
+    selected, final = columns["is_selected"], columns["is_final"]
+    scores = np.array([accuracy[row] for row in on_split if selected[row]])
+    known = ~np.isnan(scores)
+    value = float(np.where(known, scores, 0.0).sum() / known.sum()) if known.any() else math.nan
+    looks = {
+        int(columns["iteration"][row]): float(accuracy[row]) for row in on_split if not selected[row] and not final[row]
+    }
     return Finished(
         trial=trial,
-        params=json.loads(first["params"]),
-        outcome=Outcome(first["outcome"]),
-        message=str(first["message"] or ""),
-        value=value if value is not None and math.isfinite(value) else None,
-        looks={int(row.iteration): float(row.accuracy) for row in looks.itertuples()},
-        wall_s=float(frame["wall_s"].max()),
+        params=json.loads(columns["params"][0]),
+        outcome=Outcome(columns["outcome"][0]),
+        message=columns["message"][0] or "",
+        value=value if math.isfinite(value) else None,
+        looks=looks,
+        wall_s=max((wall_s for wall_s in columns["wall_s"] if wall_s is not None), default=math.nan),
     )
 
 

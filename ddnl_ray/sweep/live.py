@@ -2,37 +2,44 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 import sys
 import time
-from collections import defaultdict
+from collections.abc import Callable
 
 from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from ddnl_ray.results import Outcome
-from ddnl_ray.sweep.ledger import Finished, trial_name
 from ddnl_ray.sweep.studies import Studies
 
 LINES_EVERY_S = 15.0
+FRAMES_EVERY_S = 0.25
 MAX_ROWS = 12
 
 
 class StatusWatcher:
-    """Shows a sweep (implements :class:`ddnl_ray.sweep.driver.Watcher`).
+    """Shows a sweep (implements :class:`ddnl_ray.sweep.watcher.Watcher`).
 
     Args:
         console: Where to write.
+        clock: The time in seconds that is shown, and by which lines are spaced.
+        lines_every_s: Seconds between lines where the console is no terminal.
     """
 
-    def __init__(self, console: Console) -> None:
-        self.console = console
+    def __init__(
+        self, console: Console, clock: Callable[[], float] = time.monotonic, lines_every_s: float = LINES_EVERY_S
+    ) -> None:
+        self.console, self.clock, self.lines_every_s = console, clock, lines_every_s
         self.live = Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else None
-        self.started = time.monotonic()
-        self.last_line = 0.0
-        self.ran: list[Finished] = []
-        self.seen: set[str] | None = None
+        self.started = clock()
+        self.last_line = -math.inf
+        self.last_frame = -math.inf
+        self.studies: tuple[Studies, int] | None = None
+        self.seen = 0
+        self.ran_s = 0.0
 
     def __enter__(self) -> StatusWatcher:
         if self.live is not None:
@@ -41,78 +48,80 @@ class StatusWatcher:
 
     def __exit__(self, *_: object) -> None:
         if self.live is not None:
+            if self.studies is not None:
+                self.live.update(self._frame(*self.studies), refresh=True)
             self.live.stop()
 
     def stage(self, text: str) -> None:
-        """Note that a stage starts (see :class:`ddnl_ray.sweep.driver.Watcher`)."""
-        self._show(Text(f"{self._clock()} {text}"), force=True)
+        """Note that a stage starts (see :class:`ddnl_ray.sweep.watcher.Watcher`)."""
+        self._show(f"{self._clock()} {text}", force=True)
 
     def experts(self, done: int, total: int) -> None:
         """Note how many experts are there."""
-        self._show(Text(f"{self._clock()} experts {done}/{total}"), force=done in (0, total))
+        self._show(f"{self._clock()} experts {done}/{total}", force=done in (0, total))
 
     def trials(self, studies: Studies, running: int) -> None:
         """Note that trials have started or ended."""
-        if self.seen is None:
-            self.seen = set(studies.ended)
-        for name, result in studies.ended.items():
-            if name not in self.seen:
-                self.seen.add(name)
-                self.ran.append(result)
-                if result.outcome not in (Outcome.OK, Outcome.STOPPED):
-                    self._line(f"{result.outcome}: {name}: {result.message}")
-        line = Text(f"{self._clock()} {self._counts(studies, running)}")
-        body = Group(line, self._best(studies)) if self.live is not None else line
-        self._show(body, force=studies.is_exhausted and running == 0)
+        self.studies = studies, running
+        for result in itertools.islice(studies.log, self.seen, None):
+            self.seen += 1
+            self.ran_s += result.wall_s
+            if result.outcome.is_failure:
+                self._line(f"{result.outcome}: {result.trial}: {result.message}")
+        over = studies.is_exhausted and running == 0
+        if self.live is not None:
+            now = time.monotonic()
+            if over or now - self.last_frame > FRAMES_EVERY_S:
+                self.last_frame = now
+                self.live.update(self._frame(studies, running), refresh=True)
+        elif over or self.clock() - self.last_line > self.lines_every_s:
+            self._line(f"{self._clock()} {self._counts(studies, running)}")
+
+    def _frame(self, studies: Studies, running: int) -> Group:
+        return Group(Text(f"{self._clock()} {self._counts(studies, running)}"), self._best(studies))
 
     def _counts(self, studies: Studies, running: int) -> str:
-        total, ended = studies.plan.num_trials, studies.ended
-        failed = sum(result.outcome not in (Outcome.OK, Outcome.STOPPED) for result in ended.values())
-        cells = len(studies.plan.cells) - len(studies.remaining())
+        total, ended = studies.plan.num_trials, len(studies.ended)
         parts = [
-            f"cells {cells}/{len(studies.plan.cells)}",
-            f"trials {len(ended)}/{total}",
+            f"cells {studies.cells_done}/{len(studies.plan.cells)}",
+            f"trials {ended}/{total}",
             f"running {running}",
-            f"failed {failed}",
+            f"failed {studies.failed}",
         ]
         if studies.cached:
             parts.append(f"cached {studies.cached}")
-        left = total - len(ended)
-        if self.ran and left:
-            seconds = sum(result.wall_s for result in self.ran) / len(self.ran) * left / max(1, running)
+        left = total - ended
+        if self.seen and left:
+            seconds = self.ran_s / self.seen * left / max(1, running)
             parts.append(f"about {_duration(seconds)} left")
         return ", ".join(parts)
 
     def _best(self, studies: Studies) -> Table:
-        """Return the best trial so far of the cells that have one, on the selection split."""
+        """Return the best trial so far of the last cells that have one, on the selection split."""
         table = Table(box=None, padding=(0, 1), header_style="dim")
         table.add_column("cell")
         table.add_column(f"best {studies.plan.sweep.search.select_on}", justify="right")
         table.add_column("trials", justify="right")
-        rows: dict[str, list[Finished]] = defaultdict(list)
-        for cell in studies.plan.cells:
-            names = (trial_name(cell.name, number) for number in range(cell.trials))
-            rows[cell.name] = [studies.ended[name] for name in names if name in studies.ended]
-        scored = [(name, own) for name, own in rows.items() if own]
-        for name, own in scored[-MAX_ROWS:]:
-            values = [result.value for result in own if result.value is not None]
-            table.add_row(name.rsplit("-", 1)[0], f"{max(values):.3f}" if values else "", str(len(own)))
+        begun = (study for study in reversed(studies.studies.values()) if study.ended)
+        for study in reversed(list(itertools.islice(begun, MAX_ROWS))):
+            best = f"{study.best:.3f}" if study.best is not None else ""
+            table.add_row(study.cell.name.rsplit("-", 1)[0], best, str(study.ended))
         return table
 
-    def _show(self, body: Text | Group, force: bool) -> None:
+    def _show(self, text: str, force: bool) -> None:
         if self.live is not None:
-            self.live.update(body, refresh=True)
-        elif isinstance(body, Text) and (force or time.monotonic() - self.last_line > LINES_EVERY_S):
-            self._line(body.plain)
+            self.live.update(Text(text), refresh=True)
+        elif force or self.clock() - self.last_line > self.lines_every_s:
+            self._line(text)
 
     def _line(self, text: str) -> None:
-        self.last_line = time.monotonic()
+        self.last_line = self.clock()
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)
         if not self.console.is_terminal:
             sys.stdout.flush()
 
     def _clock(self) -> str:
-        return f"[{_duration(time.monotonic() - self.started)}]"
+        return f"[{_duration(self.clock() - self.started)}]"
 
 
 def _duration(seconds: float) -> str:

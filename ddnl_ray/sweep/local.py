@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import torch
 from ddnl_ray.errors import RequestError
 from ddnl_ray.experts import ExpertStore, training_labels
 from ddnl_ray.robust import Inputs, build_buffer
+from ddnl_ray.sweep.conduct import deadline_of
 from ddnl_ray.sweep.ledger import Finished, Ledger
 from ddnl_ray.sweep.needs import CellNeed, needs, verify_derived, verify_experts
 from ddnl_ray.sweep.options import trial_options
@@ -76,6 +78,7 @@ def run_one(plan: Plan, run: Path, store: ExpertStore, device: str, watcher: Wat
             f"`ddnl distill` runs one trial, but the file asks for {plan.num_trials} ({names}, ...); "
             "narrow it with --set, or use `ddnl sweep`"
         )
+    deadline = deadline_of(plan, time.time())
     ledger = Ledger(run)
     ledger.open(plan.sweep)
     begin(plan, ledger)
@@ -91,7 +94,7 @@ def run_one(plan: Plan, run: Path, store: ExpertStore, device: str, watcher: Wat
     verify_derived(plan, [cell], store, rebuild)
     inputs = make_inputs(job.config, data, labels, store, _at_once(plan, device), watcher.experts)
     watcher.stage(f"distilling {job.trial}")
-    rows = run_trial(job.config, inputs, run / "trials" / job.trial, trial_options(plan.sweep, job))
+    rows = run_trial(job.config, inputs, run / "trials" / job.trial, trial_options(plan.sweep, job, deadline))
     finished = ledger.publish(job.trial, rows, plan.sweep.search.select_on)
     ledger.consolidate()
     return finished

@@ -5,6 +5,8 @@ Every task waits for those that it depends on, and for nothing else, so that the
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Iterable
 from typing import Any
 
@@ -16,8 +18,13 @@ from ddnl_ray.sweep.watcher import Watcher
 from ddnl_ray.trial.prepare import description
 
 
-def make_all(ray: Any, shelf: Shelf, cells: Iterable[Cell], watcher: Watcher) -> None:
-    """Make what the store lacks for the cells whose trials do not prepare themselves."""
+def make_all(ray: Any, shelf: Shelf, cells: Iterable[Cell], watcher: Watcher, deadline: float = math.inf) -> bool:
+    """Make what the store lacks for the cells whose trials do not prepare themselves.
+
+    Returns:
+        Whether all was made before the deadline (seconds since 1970). What was not is dropped with the session of Ray;
+        what was is in the store.
+    """
     cells = list(cells)
     making = _Making(shelf, needs(shelf.plan, cells))
     for cell in cells:
@@ -30,11 +37,16 @@ def make_all(ray: Any, shelf: Shelf, cells: Iterable[Cell], watcher: Watcher) ->
         watcher.stage(f"making {', '.join(sorted(making.kinds))}")
     waiting = [reference for references in making.references.values() for reference in references]
     while waiting:
-        (ready,), waiting = ray.wait(waiting, num_returns=1)
+        left = deadline - time.time()
+        done_now, waiting = ray.wait(waiting, num_returns=1, timeout=None if left == math.inf else max(0.0, left))
+        if not done_now:
+            return False
+        (ready,) = done_now
         ray.get(ready)
         if ready in making.experts:
             done += making.experts[ready]
             watcher.experts(done, total)
+    return True
 
 
 class _Making:

@@ -9,8 +9,8 @@ from ddnl_ray.sweep.studies import Job
 from ddnl_ray.trial import Options
 
 
-def trial_options(sweep: SweepFile, job: Job) -> Options:
-    """Return how a trial of a sweep runs."""
+def trial_options(sweep: SweepFile, job: Job, deadline: float = math.inf) -> Options:
+    """Return how a trial of a sweep runs that must end by a deadline (seconds since 1970)."""
     budget = sweep.budget
     return Options(
         run=sweep.name,
@@ -18,6 +18,7 @@ def trial_options(sweep: SweepFile, job: Job) -> Options:
         trial=job.trial,
         graph_memory=budget.graph_memory_mb * 2**20,
         checkpoint_s=budget.checkpoint_seconds,
-        limit_s=budget.trial_seconds or math.inf,
+        limit_s=min(budget.trial_seconds or math.inf, job.limit_s),
+        deadline=deadline,
         rungs=job.rungs,
     )

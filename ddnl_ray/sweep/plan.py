@@ -15,14 +15,12 @@ import torch
 
 from ddnl_ray.data import Dataset, PrepareConfig, PreparedData, load, prepare
 from ddnl_ray.errors import RequestError
-from ddnl_ray.experts import ExpertRecipe
-from ddnl_ray.features import SimclrConfig
 from ddnl_ray.files import digest
-from ddnl_ray.models import NetworkSpec
 from ddnl_ray.noise import NoiseConfig, NoisyLabels, apply_noise
-from ddnl_ray.recipes import RECIPES, Recipe, extractor_of, part_settings
-from ddnl_ray.robust import Composition, Preparation, compose, prepared_from
+from ddnl_ray.recipes import RECIPES
+from ddnl_ray.robust import Preparation, compose, prepared_from
 from ddnl_ray.sweep.checks import check_parameter_names, check_selection, check_values, corners, ends
+from ddnl_ray.sweep.resolve import trial_config, with_anchors
 from ddnl_ray.sweep.schema import NoiseSection, SpaceSection, SweepFile
 from ddnl_ray.trial import TrialConfig
 from ddnl_ray.trial.prepare import preparation_of
@@ -111,21 +109,87 @@ def make_plan(sweep: SweepFile) -> Plan:
     labels = _draw_labels(sweep, dataset, noises)
     data: dict[bool, PreparedData] = {}
     cells: dict[str, Cell] = {}
+    made: dict[str, _Setting] = {}
+    smallest: dict[Any, tuple[int, int]] = {}
     for noise, method, ipc, noise_seed, seed, axes in _combinations(sweep, noises):
-        composition = compose(method)
-        recipe = RECIPES[composition.base](dataset.name, ipc or 0, noise)
-        zca = recipe.zca if section.zca is None else section.zca
-        if zca not in data:
-            data[zca] = prepare(dataset, _prepare_config(sweep, zca))
-        config = _trial_config(sweep, recipe, composition, noise, data[zca])
-        config = dataclasses.replace(config, method=method, ipc=ipc, noise_seed=noise_seed, seed=seed)
-        config = dataclasses.replace(config, params={**config.params, **composition.own(axes)})
-        check_values(sweep, config)
-        config = _with_anchors(sweep, config, dataset.name)
-        cell = _cell(sweep, config, zca, recipe.source, composition.own(axes))
+        key = repr((noise, method, ipc, axes))
+        if key not in made:
+            made[key] = _setting(sweep, dataset, data, noise, method, ipc, axes)
+        cell = _cell(made[key], noise_seed, seed)
+        place = made[key].zca, cell.labels_key
+        if place not in smallest:
+            smallest[place] = _smallest_class(data[cell.zca], labels[cell.labels_key])
+        _check_ipc(cell.config, data[cell.zca], *smallest[place])
         cells.setdefault(cell.name, cell)
-        _check_cell(cell, data[zca], labels[cell.labels_key])
     return Plan(sweep, tuple(cells.values()), data, labels)
+
+
+@dataclass(frozen=True)
+class _Setting:
+    """What the cells share that differ by their seeds alone; checked.
+
+    Attributes:
+        config: The trial, with any seeds.
+        space: Searched parameters of the method.
+        trials: How many trials a study has.
+        identity: What names are made of, with any seeds.
+        slug: The parts of the name before the seeds.
+        zca: Which prepared data.
+        source: Where the recipe's numbers come from.
+    """
+
+    config: TrialConfig
+    space: Mapping[str, SpaceSection]
+    trials: int
+    identity: dict[str, Any]
+    slug: str
+    zca: bool
+    source: str
+
+
+def _setting(
+    sweep: SweepFile,
+    dataset: Dataset,
+    data: dict[bool, PreparedData],
+    noise: NoiseConfig,
+    method: str,
+    ipc: int | None,
+    axes: dict[str, Any],
+) -> _Setting:
+    """Resolve and check one combination but for its seeds; prepare the data where no cell before has used them."""
+    composition = compose(method)
+    recipe = RECIPES[composition.base](dataset.name, ipc or 0, noise)
+    zca = recipe.zca if sweep.data.zca is None else sweep.data.zca
+    if zca not in data:
+        data[zca] = prepare(dataset, _prepare_config(sweep, zca))
+    own = composition.own(axes)
+    config = trial_config(sweep, recipe, composition, noise, data[zca])
+    config = dataclasses.replace(config, method=method, ipc=ipc, params={**config.params, **own})
+    check_values(sweep, config)
+    config = with_anchors(sweep, config, dataset.name)
+    space = composition.own(sweep.search.space)
+    parts = [
+        noise.slug(),
+        method,
+        *([f"ipc{ipc}"] if ipc is not None else []),
+        *(f"{name}={value}" for name, value in own.items()),
+    ]
+    setting = _Setting(
+        config=config,
+        space=space,
+        trials=sweep.search.trials if space else 1,
+        identity={
+            "config": config.identity,
+            "space": {name: item.model_dump() for name, item in space.items()},
+            "search": [sweep.search.sampler, sweep.search.parallel] if space else None,
+            "stopper": sweep.stopper.model_dump() if sweep.stopper and space else None,
+        },
+        slug="_".join(parts),
+        zca=zca,
+        source=recipe.source,
+    )
+    _check_setting(_cell(setting, sweep.grid.noise_seed[0], sweep.grid.seed[0]), data[zca])
+    return setting
 
 
 def _path(text: str | None) -> Path | None:
@@ -185,126 +249,20 @@ def _prepare_config(sweep: SweepFile, zca: bool) -> PrepareConfig:
     )
 
 
-def _given(**values: Any) -> dict[str, Any]:
-    """Return the values that are not None."""
-    return {name: value for name, value in values.items() if value is not None}
+def _cell(setting: _Setting, noise_seed: int, seed: int) -> Cell:
+    """Name the cell of a setting with its seeds."""
+    own = setting.identity["config"] | {"noise_seed": noise_seed, "seed": seed}
+    name = digest(setting.identity | {"config": own})[:8]
+    slug = re.sub(r"[^A-Za-z0-9.=_-]", "-", f"{setting.slug}_n{noise_seed}_s{seed}")
+    config = dataclasses.replace(setting.config, noise_seed=noise_seed, seed=seed)
+    return Cell(f"{slug}-{name}", config, setting.space, setting.trials, setting.zca, setting.source)
 
 
-def _trial_config(
-    sweep: SweepFile, recipe: Recipe, composition: Composition, noise: NoiseConfig, data: PreparedData
-) -> TrialConfig:
-    """Lay the sweep's changes over a recipe."""
-    budget, model = sweep.budget, sweep.model
-    network = recipe.network
-    if model.name is not None or model.width is not None:
-        network = NetworkSpec(model.name or network.name, model.width if model.width is not None else network.width)
-    full = composition.base == "full"
-    training = sweep.evaluate.full if full else sweep.evaluate
-    epochs = training.epochs
-    if epochs is None:
-        epochs = budget.full_epochs if full else budget.eval_epochs
-    changes = _given(**{name: getattr(training, name) for name in type(sweep.evaluate.full).model_fields})
-    changes.pop("repeats")
-    evaluation = dataclasses.replace(recipe.evaluation, **(changes | _given(epochs=epochs)))
-    if full and training.checkpoints is None:
-        evaluation = dataclasses.replace(evaluation, checkpoints=evaluation.epochs)
-    params = dict(recipe.params)
-    for part in composition.configs:
-        params |= part_settings(part, composition.base, data.name, noise)
-    if "iterations" in params and budget.iterations is not None:
-        params["iterations"] = budget.iterations
-    params |= composition.own(sweep.params)
-    experts = recipe.experts
-    if experts is not None:
-        own = _given(**{name: getattr(sweep.experts, name) for name in type(sweep.experts).model_fields})
-        own = {name: value for name, value in own.items() if name not in ("seed", "dtype", "at_once")}
-        experts = _experts(experts, network, own | _given(epochs=budget.expert_epochs))
-    names = sweep.evaluate.networks or [network.name]
-    return TrialConfig(
-        data=data.fingerprint,
-        dataset=data.name,
-        noise=noise,
-        method=composition.base,
-        params=params,
-        ipc=None,
-        network=network,
-        augment=recipe.augment,
-        experts=experts,
-        num_experts=(budget.experts or recipe.num_experts) if experts is not None else 0,
-        expert_seed=sweep.experts.seed,
-        expert_dtype=sweep.experts.dtype,
-        evaluation=evaluation,
-        eval_networks=tuple(network if name == network.name else NetworkSpec(name) for name in names),
-        repeats=training.repeats,
-        select_on=sweep.search.select_on,
-        eval_every=0 if full else budget.eval_every,
-    )
-
-
-def _experts(recipe: ExpertRecipe, network: NetworkSpec, changes: dict[str, Any]) -> ExpertRecipe:
-    """Lay changes over a recipe of experts; a schedule is as much longer than the training as it was, unless said."""
-    if recipe.schedule_epochs is not None and "epochs" in changes:
-        rest = recipe.schedule_epochs - recipe.epochs
-        changes = {"schedule_epochs": changes["epochs"] + rest} | changes
-    return dataclasses.replace(recipe, network=network, **changes)
-
-
-def _with_anchors(sweep: SweepFile, config: TrialConfig, dataset: str) -> TrialConfig:
-    """Give a configuration with TAD its extractor, and the base's setting at as many images as there are anchors.
-
-    So the anchors, and with them the experts, are the same for every IPC.
-    """
-    composition = compose(config.method)
-    if "tad" not in composition.parts:
-        return config
-    tad = composition.settings(config.params).parts["tad"]
-    if not tad.inner:
-        return config
-    params = dict(RECIPES[composition.base](dataset, tad.anchors_per_class, config.noise).params)
-    own = composition.own(sweep.params)
-    params |= {name: value for name, value in own.items() if "." not in name}
-    extractor = _extractor(sweep, dataset) if tad.features == "simclr" else None
-    return dataclasses.replace(config, anchor_params=params, extractor=extractor)
-
-
-def _extractor(sweep: SweepFile, dataset: str) -> SimclrConfig:
-    """Lay the sweep's changes over the data set's extractor."""
-    section, config = sweep.extractor, extractor_of(dataset)
-    network = config.network
-    if section.network is not None or section.width is not None:
-        same = section.network in (None, network.name)
-        network = NetworkSpec(section.network or network.name, section.width or (network.width if same else None))
-    changes = _given(epochs=section.epochs, batch_size=section.batch_size, lr=section.lr)
-    return dataclasses.replace(config, network=network, **changes)
-
-
-def _cell(sweep: SweepFile, config: TrialConfig, zca: bool, source: str, axes: dict[str, Any]) -> Cell:
-    """Name a cell and give it its study."""
-    space = compose(config.method).own(sweep.search.space)
-    search = sweep.search if space else sweep.search.model_copy(update={"trials": 1})
-    identity = {
-        "config": config.identity,
-        "space": {name: item.model_dump() for name, item in space.items()},
-        "search": [search.sampler, search.parallel] if space else None,
-        "stopper": sweep.stopper.model_dump() if sweep.stopper and space else None,
-    }
-    parts = [
-        config.noise.slug(),
-        config.method,
-        *([f"ipc{config.ipc}"] if config.ipc is not None else []),
-        *(f"{name}={value}" for name, value in axes.items()),
-        f"n{config.noise_seed}",
-        f"s{config.seed}",
-    ]
-    slug = re.sub(r"[^A-Za-z0-9.=_-]", "-", "_".join(parts))
-    return Cell(f"{slug}-{digest(identity)[:8]}", config, space, search.trials, zca, source)
-
-
-def _check_cell(cell: Cell, data: PreparedData, labels: NoisyLabels) -> None:
-    """Check what only the resolved cell shows.
+def _check_setting(cell: Cell, data: PreparedData) -> None:
+    """Check what only the resolved cell shows, whatever its seeds.
 
     Raises:
-        RequestError: A parameter, the network, the experts or the ipc does not fit.
+        RequestError: A parameter, the network or the experts do not fit.
     """
     config = cell.config
     composition = compose(config.method)
@@ -329,16 +287,29 @@ def _check_cell(cell: Cell, data: PreparedData, labels: NoisyLabels) -> None:
             f"they train for {config.experts.epochs}; raise budget.expert_epochs or lower "
             f"params.{composition.base}.max_start_epoch"
         )
+
+
+def _smallest_class(data: PreparedData, labels: NoisyLabels) -> tuple[int, int]:
+    """Return the class with the fewest observed training images, and how many it has."""
+    counts = torch.bincount(labels.labels[data.train_index], minlength=data.num_classes)
+    smallest = int(counts.argmin())
+    return smallest, int(counts[smallest])
+
+
+def _check_ipc(config: TrialConfig, data: PreparedData, smallest: int, count: int) -> None:
+    """Check that every class has as many images as are distilled.
+
+    Raises:
+        RequestError: The ipc does not fit.
+    """
     if config.ipc is None:
         return
     if config.ipc < 1:
         raise RequestError(f"grid.ipc must be at least 1, but got {config.ipc}")
-    counts = torch.bincount(labels.labels[data.train_index], minlength=data.num_classes)
-    smallest = int(counts.argmin())
-    if config.ipc > int(counts[smallest]):
+    if config.ipc > count:
         raise RequestError(
             f"grid.ipc: {config.ipc} is larger than class {data.classes[smallest]!r}, which has "
-            f"{int(counts[smallest])} training images under {config.noise.slug()} (noise_seed {config.noise_seed}); "
+            f"{count} training images under {config.noise.slug()} (noise_seed {config.noise_seed}); "
             "use an ipc of at most that"
         )
 

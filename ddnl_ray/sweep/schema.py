@@ -156,7 +156,7 @@ class ExtractorSection(_Section):
 
 
 class BudgetSection(_Section):
-    """How much to spend; absent: the recipe's full size."""
+    """How much to spend; absent: the recipe's full size, and no limit of time."""
 
     experts: int | None = Field(default=None, ge=1)
     expert_epochs: int | None = Field(default=None, ge=1)
@@ -165,6 +165,8 @@ class BudgetSection(_Section):
     full_epochs: int | None = Field(default=None, ge=1)
     eval_every: int = Field(default=0, ge=0)
     trial_seconds: float | None = Field(default=None, gt=0)
+    cell_seconds: float | None = Field(default=None, gt=0)
+    sweep_seconds: float | None = Field(default=None, gt=0)
     checkpoint_seconds: float = Field(default=30.0, gt=0)
     graph_memory_mb: int = Field(default=512, ge=0)
 
@@ -177,10 +179,11 @@ class ModelSection(_Section):
 
 
 class ResourcesSection(_Section):
-    """What one trial takes."""
+    """What one trial takes, and how many run at once at most."""
 
     cpu: float = Field(default=1, gt=0)
     gpu: float = Field(default=0, ge=0)
+    max_concurrent: int | None = Field(default=None, ge=1)
 
 
 class StopperSection(_Section):

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections import Counter
+import math
+import statistics
+import time
+from collections import Counter, defaultdict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +21,10 @@ from ddnl_ray.results import Outcome
 from ddnl_ray.sweep.ledger import Finished, Ledger, trial_name
 from ddnl_ray.sweep.memory import read_stores, stores_text
 from ddnl_ray.sweep.plan import Plan
+
+OUT_OF_TIME = "out of time (run the same command again, with a larger budget, to continue)"
+STRAGGLES = 3.0
+"""A running trial straggles beyond so many times the median duration of its cell's trials."""
 
 
 def begin(plan: Plan, ledger: Ledger) -> None:
@@ -68,11 +76,14 @@ def conclude(
     """Write ``summary.json`` of a sweep that has ended.
 
     Returns:
-        What ``ddnl sweep --json`` prints, and the trials that failed.
+        What ``ddnl sweep --json`` prints, and the trials that failed. The cells of which a trial never started, because
+        a time budget ended, are ``not_done`` in the first.
     """
     names = {trial_name(cell.name, number) for cell in plan.cells for number in range(cell.trials)}
     finished = {name: result for name, result in ledger.finished().items() if name in names}
-    failed = [r for r in finished.values() if r.outcome not in (Outcome.OK, Outcome.STOPPED)]
+    failed = [result for result in finished.values() if result.outcome.is_failure]
+    ends = Counter(result.trial.rpartition("-")[0] for result in finished.values())
+    open_cells = [cell.name for cell in plan.cells if ends[cell.name] < cell.trials]
     summary = {
         "run": str(ledger.run),
         "cells": len(plan.cells),
@@ -80,17 +91,23 @@ def conclude(
         "done": len(finished) - len(failed),
         "failed": len(failed),
         "cached": len(before & set(finished)),
+        "not_done": open_cells,
         "results": str(ledger.run / "results.parquet"),
         "report": str(report),
     }
     whole = {cell.name: cell.trials for cell in plan.cells}
     kept = {"select_on": plan.sweep.search.select_on, "cells": whole, "data": describe_data(plan)}
-    ledger.write_summary({**summary, "state": "finished", **kept})
+    state = OUT_OF_TIME if open_cells or any(r.outcome is Outcome.TIMEOUT for r in failed) else "finished"
+    ledger.write_summary({**summary, "state": state, **kept})
     return summary, failed
 
 
-def read_status(run: Path) -> dict[str, Any]:
+def read_status(run: Path, now: float | None = None) -> dict[str, Any]:
     """Return counts, failures and the running trials of a run.
+
+    Args:
+        run: The run folder.
+        now: The time in seconds since 1970; None: this machine's.
 
     Raises:
         RequestError: The folder is not a run folder.
@@ -101,6 +118,7 @@ def read_status(run: Path) -> dict[str, Any]:
     finished = Ledger(run).finished()
     cells: dict[str, int] = summary["cells"]
     wanted = Ledger(run).wanted() or {}
+    state = _state(run, summary["state"])
     ended = {name: result for name, result in finished.items() if name in wanted}
     per_cell = Counter(wanted[name] for name in ended)
     best: dict[str, float] = {}
@@ -114,20 +132,43 @@ def read_status(run: Path) -> dict[str, Any]:
     ]
     return {
         "run": str(run),
-        "state": _state(run, summary["state"]),
+        "state": state,
         "cells": len(cells),
         "cells_done": sum(per_cell[cell] >= trials for cell, trials in cells.items()),
         "trials": len(wanted),
         "done": len(ended),
         "outcomes": dict(Counter(str(result.outcome) for result in ended.values())),
-        "failed": {n: r.message for n, r in ended.items() if r.outcome not in (Outcome.OK, Outcome.STOPPED)},
+        "failed": {n: r.message for n, r in ended.items() if r.outcome.is_failure},
         "select_on": summary["select_on"],
         "best": best,
         "running": [
             {"trial": item["trial"], "iteration": item["iteration"], "of": item["iterations"]} for item in running
         ],
         "object_store": read_stores(run),
+        "stragglers": _stragglers(ended, wanted, running, now or time.time()) if state == "running" else [],
     }
+
+
+def _stragglers(
+    ended: Mapping[str, Finished], wanted: Mapping[str, str], running: list[dict[str, Any]], now: float
+) -> list[dict[str, Any]]:
+    """Return the running trials that take far longer than those of their cell that ran to their end."""
+    durations: dict[str, list[float]] = defaultdict(list)
+    for name, result in ended.items():
+        if result.outcome is Outcome.OK:
+            durations[wanted[name]].append(result.wall_s)
+    found = []
+    for item in running:
+        own, silent = durations[wanted[item["trial"]]], now - item.get("written_at", now)
+        seconds = item.get("wall_s", 0.0) + silent
+        median = statistics.median(own) if own else math.inf
+        if seconds > STRAGGLES * median:
+            message = (
+                f"it has run for {seconds:.0f} s, {seconds / max(median, 1e-9):.1f} times the median of its cell's "
+                f"{len(own)} trials ({median:.0f} s), and was last heard of {silent:.0f} s ago"
+            )
+            found.append({"trial": item["trial"], "seconds": seconds, "median": median, "message": message})
+    return found
 
 
 def status_text(status: dict[str, Any]) -> str:
@@ -142,6 +183,7 @@ def status_text(status: dict[str, Any]) -> str:
         f"  in progress {item['trial']}: iteration {item['iteration']} of {item['of']}" for item in status["running"]
     ]
     lines += stores_text(status["object_store"]) if status["state"] == "running" else []
+    lines += [f"  straggler {item['trial']}: {item['message']}" for item in status["stragglers"]]
     lines += [f"  failed {name}: {message}" for name, message in status["failed"].items()]
     return "\n".join(lines)
 

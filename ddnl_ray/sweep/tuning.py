@@ -24,7 +24,7 @@ class CellSearcher(Searcher):  # type: ignore[misc]
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """Return the configuration of the next trial, None where none is ready, or FINISHED."""
         assert self.execution is not None
-        if self.execution.studies.is_exhausted:
+        if self.execution.is_over:
             return str(Searcher.FINISHED)
         return self.execution.start(trial_id)
 

@@ -18,3 +18,16 @@ class Watcher(Protocol):
 
     def trials(self, studies: Studies, running: int) -> None:
         """Note that trials have started or ended."""
+
+
+class Silent:
+    """Shows nothing (implements :class:`Watcher`)."""
+
+    def stage(self, text: str) -> None:
+        """Ignore it (see :class:`Watcher`)."""
+
+    def experts(self, done: int, total: int) -> None:
+        """Ignore it (see :class:`Watcher`)."""
+
+    def trials(self, studies: Studies, running: int) -> None:
+        """Ignore it (see :class:`Watcher`)."""

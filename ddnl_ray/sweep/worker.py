@@ -63,6 +63,7 @@ class Payload:
         store: The store of experts and derived things; every node can read it.
         sweep: The sweep file.
         job: The trial.
+        deadline: When the sweep's time budget ends, in seconds since 1970.
         data: Its prepared data.
         labels: Reference to its noisy labels.
         prepared: What was made for it; None: the trial needs nothing, or makes it itself.
@@ -72,6 +73,7 @@ class Payload:
     store: str
     sweep: SweepFile
     job: Job
+    deadline: float
     data: SharedData
     labels: Any
     prepared: Prepared | None
@@ -85,7 +87,7 @@ def run_payload(config: dict[str, Any]) -> None:
     device = prepare_process(sweep.resources.cpu, sweep.resources.gpu)
     data = shared_data(payload.data, device)
     labels: NoisyLabels = ray.get(payload.labels)
-    folder, options = ledger.run / "trials" / job.trial, trial_options(sweep, job)
+    folder, options = ledger.run / "trials" / job.trial, trial_options(sweep, job, payload.deadline)
     store = ExpertStore(Path(payload.store))
     if payload.prepared is None:
         at_once = sweep.experts.group_size(on_gpu=device.type == "cuda")

@@ -122,7 +122,8 @@ class Options:
         trial: Name of the trial, for the rows.
         graph_memory: Bytes for kept student graphs.
         checkpoint_s: Seconds between checkpoints.
-        limit_s: Wall time after which the trial ends as ``timeout``.
+        limit_s: Wall time after which the trial ends as ``timeout``, interruptions left out.
+        deadline: When it ends as ``timeout`` whatever it has had, in seconds since 1970.
         rungs: Iteration to the selection accuracy below which the trial is stopped there.
         on_progress: Called with the iteration at every checkpoint and look at the selection split.
     """
@@ -133,5 +134,6 @@ class Options:
     graph_memory: int = 0
     checkpoint_s: float = 30.0
     limit_s: float = math.inf
+    deadline: float = math.inf
     rungs: Mapping[int, float] = field(default_factory=dict)
     on_progress: Callable[[int], None] = lambda iteration: None

@@ -94,6 +94,7 @@ class _Trial:
         self.total = total = int(getattr(settings, "iterations", 0))
         method = self.composition.method(self.config.params)
         restored = self._restore(method)
+        self._tell(restored[0].iteration if restored is not None else 0)
         problem = self._problem(method)
         state, best = restored if restored is not None else (method.init(problem, self._seed("distill")), None)
         self._check_rungs()
@@ -103,11 +104,20 @@ class _Trial:
                 best = self._look(method, state, best, problem)
             if time.monotonic() - self.saved > self.options.checkpoint_s:
                 self._save(state, best)
+            self._check_time(state, best)
         if total and not self.progress.accepted:
             raise End(Outcome.DIVERGED if math.isfinite(self.progress.last_loss) else Outcome.NONFINITE)
         if not all(bool(tensor.isfinite().all()) for tensor in state.tensors().values()):
             raise End(Outcome.NONFINITE)
         return self._evaluate(method, state, best, problem)
+
+    def _check_time(self, state: State, best: State | None) -> None:
+        """End the trial where its time is up; it can go on from its checkpoint."""
+        over = time.time() > self.options.deadline
+        if over or self.wall_s() > self.options.limit_s:
+            self._save(state, best)
+            why = "The time budget of the sweep ended; the same command goes on from the checkpoint." if over else ""
+            raise End(Outcome.TIMEOUT, why)
 
     def _problem(self, method: Method[Any]) -> Problem:
         config, data = self.config, self.inputs.data
@@ -150,8 +160,6 @@ class _Trial:
                 f"{progress.rejected} updates in a row were refused (matching loss {info.loss:.3g}); "
                 "lower lr_img, lr_teacher or max_start_epoch",
             )
-        if self.wall_s() > self.options.limit_s:
-            raise End(Outcome.TIMEOUT)
         return state
 
     def _judge(self, method: Method[Any], state: Any) -> None:
@@ -221,6 +229,7 @@ class _Trial:
             for repeat in range(self.config.repeats):
                 key = f"{name}/{network.name}/{repeat}"
                 if key not in self.progress.scores:
+                    self._check_time(state, best)
                     seed = self._seed("evaluate", network.name, repeat)
                     scores = self._train(training, network, seed, list(self._splits()))
                     self.progress.scores[key] = [dataclasses.asdict(score) for score in scores]
@@ -304,14 +313,20 @@ class _Trial:
         self.started = self.saved = now
         meta = {"config_hash": self.config.hash, "progress": self.progress.as_json()}
         write_tensors(self.checkpoint_path, tensors, meta)
+        self._tell(state.iteration)
+        self.options.on_progress(state.iteration)
+
+    def _tell(self, iteration: int) -> None:
+        """Write how far the trial is, and since when."""
         live = {
             "trial": self.options.trial,
-            "iteration": state.iteration,
+            "iteration": iteration,
             "iterations": self.total,
             "looks": self.progress.as_json()["looks"],
+            "wall_s": self.wall_s(),
+            "written_at": time.time(),
         }
         write_json(self.folder / "progress.json", live)
-        self.options.on_progress(state.iteration)
 
     def _restore(self, method: Method[Any]) -> tuple[Any, Any] | None:
         """Return the state and the best state of the checkpoint, where there is one of this configuration."""

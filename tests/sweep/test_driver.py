@@ -62,7 +62,8 @@ class Watcher:
 def execution(plan: MakePlan, tmp_path: Path) -> Execution:
     made = plan("grid.noise=[{kind: symmetric, rate: 0.4}]")
     shelf: Any = Shelf()
-    return Execution(made, Ledger(tmp_path / "run"), Studies(made, {}), shelf, Watcher())
+    studies = Studies(made, {})
+    return Execution(plan=made, ledger=Ledger(tmp_path / "run"), studies=studies, watcher=Watcher(), shelf=shelf)
 
 
 def test_a_trial_travels_as_names_and_references(execution: Execution) -> None:

@@ -56,7 +56,7 @@ class Task:
         self.groups.append(arguments[4])
         return len(self.groups) - 1
 
-    def wait(self, references: list[int], num_returns: int) -> tuple[list[int], list[int]]:
+    def wait(self, references: list[int], num_returns: int, timeout: float | None) -> tuple[list[int], list[int]]:
         return [max(references)], sorted(references)[:-1]
 
     def get(self, reference: int) -> None: ...
@@ -127,7 +127,7 @@ class Order:
         self.started.append((made.kind, others[3:]) if derived else ("experts", others[5:]))
         return len(self.started) - 1
 
-    def wait(self, references: list[int], num_returns: int) -> tuple[list[int], list[int]]:
+    def wait(self, references: list[int], num_returns: int, timeout: float | None) -> tuple[list[int], list[int]]:
         return references[:1], references[1:]
 
     def get(self, reference: int) -> None: ...

@@ -59,6 +59,7 @@ def test_a_run_that_has_just_started(ledger: Ledger, small: Plan) -> None:
         "best": {},
         "running": [],
         "object_store": {"nodes": [], "streamed": {}},
+        "stragglers": [],
     }
 
 
@@ -91,6 +92,35 @@ def test_a_run_in_its_middle(ledger: Ledger, small: Plan, publish: Callable[...,
     ]
 
 
+def test_a_trial_that_takes_far_longer_than_those_of_its_cell_is_named(
+    ledger: Ledger, small: Plan, publish: Callable[..., str]
+) -> None:
+    """The cell's trials took 10 s; one runs for 4 + 25 s, one for 4 + 27 s, and one of the other cell for ever."""
+    random, datm = (cell.name for cell in small.cells)
+    publish(datm, 0, 0.5, wall_s=10.0)
+    for name, at in ((trial_name(datm, 1), 975.0), (trial_name(datm, 2), 973.0), (trial_name(random, 0), 0.0)):
+        progress = {"trial": name, "iteration": 1, "iterations": 9, "looks": [], "wall_s": 4.0, "written_at": at}
+        write_json(ledger.run / "trials" / name / "progress.json", progress)
+    with ledger.lock():
+        status = read_status(ledger.run, now=1000.0)
+    (found,) = status["stragglers"]
+    assert (found["trial"], found["seconds"], found["median"]) == (trial_name(datm, 2), 31.0, 10.0)
+    said = (
+        f"straggler {found['trial']}: it has run for 31 s, 3.1 times the median of its cell's 1 trials (10 s), and was"
+    )
+    assert said in status_text(status)
+    assert read_status(ledger.run, now=1000.0)["stragglers"] == []  # its driver is gone
+
+
+def test_cells_that_no_time_was_left_for_are_named(ledger: Ledger, small: Plan, publish: Callable[..., str]) -> None:
+    random, datm = (cell.name for cell in small.cells)
+    publish(random, 0, 0.25)
+    publish(datm, 0, 0.5)
+    summary, failed = conclude(small, ledger, set(), None)
+    assert (summary["not_done"], failed) == ([datm], [])
+    assert read_status(ledger.run)["state"].startswith("out of time (run the same command again")
+
+
 def test_a_stopped_trial_has_not_failed(ledger: Ledger, small: Plan, publish: Callable[..., str]) -> None:
     publish(small.cells[1].name, 0, None, outcome="stopped", message="others were better")
     assert read_status(ledger.run)["failed"] == {}
@@ -111,6 +141,7 @@ def test_the_end_of_a_sweep(ledger: Ledger, small: Plan, publish: Callable[..., 
         "done": 3,
         "failed": 1,
         "cached": 1,
+        "not_done": [],
         "results": str(ledger.run / "results.parquet"),
         "report": str(ledger.run / "report.html"),
     }

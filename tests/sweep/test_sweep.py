@@ -137,6 +137,7 @@ def test_a_sweep_says_what_it_did(finished: dict[str, Any]) -> None:
         "done": 10,
         "failed": 0,
         "cached": 0,
+        "not_done": [],
         "results": "runs/tiny/results.parquet",
         "report": "runs/tiny/report.html",
     }

@@ -11,7 +11,7 @@ quickstart: $(INSTALLED)  ## install, run the main job on the embedded digits, s
 
 test: $(INSTALLED_DEV)  ## the default tests (under 12 minutes on 2 cores)
 	$(BIN)/pytest -q
-	$(BIN)/pytest -q -m own_process
+	$(BIN)/pytest -q -m "own_process and not slow"
 
 slow: $(INSTALLED_DEV)  ## every test
 	$(BIN)/pytest -q -m "not own_process"

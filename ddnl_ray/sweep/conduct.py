@@ -73,10 +73,14 @@ class Conduct:
         self.watcher.trials(self.studies, len(self.running))
         began = time.monotonic()
         if began > self.refresh_at:
-            self.ledger.refresh()
+            self.refresh()
             # Writing the table takes longer the more parts there are: spend a twentieth of the time on it at most.
             self.refresh_at = began + max(10.0, 20 * (time.monotonic() - began))
         return finished
+
+    def refresh(self) -> None:
+        """Write ``results.parquet`` with what has ended until now."""
+        self.ledger.refresh()
 
     def _failed(self, job: Job, message: str) -> dict[str, Any]:
         cell = job.cell

@@ -17,6 +17,7 @@ from ddnl_ray.sweep.capacity import max_concurrent
 from ddnl_ray.sweep.conduct import MAX_FAILURES, Conduct, deadline_of
 from ddnl_ray.sweep.ledger import Ledger
 from ddnl_ray.sweep.making import make_all
+from ddnl_ray.sweep.memory import FILE
 from ddnl_ray.sweep.mirror import mirror
 from ddnl_ray.sweep.needs import needs, require_trainable, verify_derived, verify_experts
 from ddnl_ray.sweep.plan import Plan
@@ -82,6 +83,7 @@ def run_sweep(
         if not make_all(ray, shelf, studies.remaining(), watcher, deadline):
             return
         shelf.open_buffers(needed)
+        ledger.write(FILE, shelf.stores())
         execution = Execution(
             plan=plan, ledger=ledger, studies=studies, watcher=watcher, deadline=deadline, shelf=shelf
         )
@@ -121,6 +123,11 @@ class Execution(Conduct):
             prepared=shelf.prepared(cell),
         )
         return {"payload": payload}
+
+    def refresh(self) -> None:
+        """Write ``results.parquet``, and how full the object stores are."""
+        super().refresh()
+        self.ledger.write(FILE, self.shelf.stores())
 
 
 def _run_trials(execution: Execution, concurrent: int) -> None:

@@ -3,6 +3,10 @@
 One actor owns the references to all expert buffers of a sweep. They are results of tasks that read the
 content-addressed store, so Ray can make them again when a node is lost; when the actor itself is lost it is restarted
 and reads the store anew.
+
+Buffers for which the object stores have no room (:func:`ddnl_ray.sweep.memory.admitted`) are not put there: a trial
+reads each snapshot from the expert store when it needs it, and the trials of a node share the copy that its operating
+system keeps in memory.
 """
 
 from __future__ import annotations
@@ -26,27 +30,32 @@ TIMEOUT_S = 600.0
 
 @dataclass(frozen=True)
 class BufferSource:
-    """What of a stored buffer is put into the object store.
+    """What of a stored buffer trials read.
 
     Attributes:
         key: The buffer.
         num_experts: How many of its experts.
         epochs: Which of their snapshots, ascending.
         dtype: How the snapshots are stored.
+        root: Where trials read it from; None: the object store.
     """
 
     key: str
     num_experts: int
     epochs: tuple[int, ...]
     dtype: str
+    root: str | None = None
 
 
 @ray.remote(num_cpus=0, max_retries=-1)  # type: ignore[untyped-decorator]
 def load_experts(root: str, source: BufferSource) -> Any:
-    """Read the experts of a buffer from the store into the object store, one object each."""
+    """Read the experts of a buffer from the store into the object store, one object each.
+
+    It yields them, so that the process never holds more than one beside the object store.
+    """
     store = ExpertStore.at(root)
-    arrays = [store.load(source.key, index, source.epochs) for index in range(source.num_experts)]
-    return arrays[0] if len(arrays) == 1 else tuple(arrays)
+    for index in range(source.num_experts):
+        yield store.load(source.key, index, source.epochs)
 
 
 @ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)
@@ -72,7 +81,7 @@ class ExpertBuffers:
 
 
 class SharedExperts:
-    """The experts of one cell, read from the object store (implements :class:`ddnl_ray.experts.Experts`).
+    """The experts of one cell, as its trials share them (implements :class:`ddnl_ray.experts.Experts`).
 
     Cells of one buffer may differ in how many experts they use and when training ends: each sees its own, whatever the
     others need.
@@ -101,10 +110,13 @@ class SharedExperts:
 
     def snapshot(self, expert: int, epoch: int) -> torch.Tensor:
         """Return a private float32 copy of an expert's weights [P] (see :class:`ddnl_ray.experts.Experts`)."""
-        row = row_of(epoch, self._source.epochs)
+        source, row = self._source, row_of(epoch, self._source.epochs)
+        if source.root is not None:
+            (array,) = ExpertStore.at(source.root).load(source.key, expert, [epoch])
+            return read_only(array, source.dtype).float().clone()
         if expert not in self._arrays:
             self._arrays[expert] = self._fetch(expert)
-        return read_only(self._arrays[expert][row], self._source.dtype).float().clone()
+        return read_only(self._arrays[expert][row], source.dtype).float().clone()
 
     def _fetch(self, expert: int) -> npt.NDArray[np.generic]:
         """Get one expert's array, asking the actor to read it again where it was lost."""

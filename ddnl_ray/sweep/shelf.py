@@ -6,6 +6,7 @@ from typing import Any
 
 from ddnl_ray.data import Whitening
 from ddnl_ray.experts import BufferId, ExpertStore
+from ddnl_ray.sweep.memory import admitted, node_stores, noted
 from ddnl_ray.sweep.needs import CellNeed
 from ddnl_ray.sweep.plan import Cell, Plan
 
@@ -20,6 +21,7 @@ class Shelf:
         self._labels: dict[Any, Any] = {}
         self._actor: Any = None
         self._sources: dict[str, Any] = {}
+        self._streamed: dict[str, int] = {}
 
     def data(self, cell: Cell) -> Any:
         """Return the reference to a cell's prepared data."""
@@ -37,13 +39,25 @@ class Shelf:
         return self._labels[cell.labels_key]
 
     def open_buffers(self, needed: dict[str, CellNeed]) -> None:
-        """Start the actor that shares the buffers."""
+        """Start the actor that shares the buffers for which there is room."""
         from ddnl_ray.sweep.shared import BufferSource, ExpertBuffers
 
+        sizes = {key: self._num_bytes(key, need) for key, need in needed.items()}
+        held = admitted(sizes, node_stores(self._ray))
+        self._streamed = {key: size for key, size in sizes.items() if key not in held}
         for key, need in needed.items():
             self.store.touch(key)
-            self._sources[key] = BufferSource(key, need.num_experts, need.epochs, need.buffer.dtype)
+            root = self.root if key in self._streamed else None
+            self._sources[key] = BufferSource(key, need.num_experts, need.epochs, need.buffer.dtype, root)
         self._actor = ExpertBuffers.remote(self.root, self._sources)  # type: ignore[attr-defined]
+
+    def stores(self) -> dict[str, Any]:
+        """Return how full the object stores are (see :func:`ddnl_ray.sweep.memory.noted`)."""
+        return noted(node_stores(self._ray), self._streamed)
+
+    def _num_bytes(self, key: str, need: CellNeed) -> int:
+        """Return what a buffer takes in the object store."""
+        return need.num_experts * len(need.epochs) * self.store.load(key, 0, need.epochs[:1]).nbytes
 
     def experts(self, cell: Cell, buffer: BufferId) -> Any:
         """Return a cell's view of a buffer."""

@@ -20,6 +20,7 @@ from ddnl_ray.noise import NoisyLabels
 from ddnl_ray.results import Outcome
 from ddnl_ray.storage import Folder
 from ddnl_ray.sweep.ledger import LIVE, Finished, Ledger, trial_name
+from ddnl_ray.sweep.memory import FILE, stores_text
 from ddnl_ray.sweep.plan import Plan
 
 OUT_OF_TIME = "out of time (run the same command again, with a larger budget, to continue)"
@@ -142,6 +143,7 @@ def read_status(run: Path | Folder, now: float | None = None) -> dict[str, Any]:
         "running": [
             {"trial": item["trial"], "iteration": item["iteration"], "of": item["iterations"]} for item in running
         ],
+        "object_store": _object_store(ledger),
         "stragglers": _stragglers(ended, wanted, running, now or time.time()) if state == "running" else [],
     }
 
@@ -179,9 +181,19 @@ def status_text(status: dict[str, Any]) -> str:
     lines += [
         f"  in progress {item['trial']}: iteration {item['iteration']} of {item['of']}" for item in status["running"]
     ]
+    lines += stores_text(status["object_store"]) if status["state"] == "running" else []
     lines += [f"  straggler {item['trial']}: {item['message']}" for item in status["stragglers"]]
     lines += [f"  failed {name}: {message}" for name, message in status["failed"].items()]
     return "\n".join(lines)
+
+
+def _object_store(ledger: Ledger) -> dict[str, Any]:
+    """Return the object stores as the driver saw them last; nothing where it has not looked."""
+    try:
+        found: dict[str, Any] = read_json(ledger.folder.fetch(FILE))
+    except FileNotFoundError:
+        return {"nodes": [], "streamed": {}}
+    return found
 
 
 def _state(ledger: Ledger, written: str) -> str:

@@ -43,6 +43,9 @@ class Shelf:
     def prepared(self, cell: Any) -> str | None:
         return None if cell.config.experts is None else "prepared"
 
+    def stores(self) -> dict[str, Any]:
+        return {"nodes": [], "streamed": {}}
+
 
 class Watcher:
     """Keeps the numbers of running trials."""

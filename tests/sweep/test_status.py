@@ -58,6 +58,7 @@ def test_a_run_that_has_just_started(ledger: Ledger, small: Plan) -> None:
         "select_on": "val_noisy",
         "best": {},
         "running": [],
+        "object_store": {"nodes": [], "streamed": {}},
         "stragglers": [],
     }
 

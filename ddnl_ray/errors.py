@@ -25,7 +25,11 @@ class CorruptFileError(DdnlError):
     """A file of ours does not match its checksum, format or version."""
 
 
-class StorageError(DdnlError):
+class FaultError(DdnlError):
+    """Something around us failed; what has been stored is safe, and the same command goes on."""
+
+
+class StorageError(FaultError):
     """Storage that a run or a store lies on does not answer; what has been stored is safe."""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -16,6 +17,7 @@ import pytest
 
 from ddnl_ray import __version__
 from ddnl_ray.cli import cli, main
+from ddnl_ray.errors import StorageError
 from ddnl_ray.results import read_rows
 
 SWEEP = """
@@ -397,6 +399,28 @@ def test_an_interrupt_ends_with_130(ddnl: Ddnl, file: Path, monkeypatch: pytest.
     said = ddnl("sweep", file)
     assert said.code == 130
     assert said.err.endswith("ddnl: interrupted; run the same command again to continue\n")
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device", "runs/one/parts/x"), "No space left on device at runs/one"),
+        (OSError(errno.EROFS, "Read-only file system"), "Read-only file system; free some"),
+        (StorageError("s3://bucket does not answer"), "s3://bucket does not answer"),
+    ],
+)
+def test_a_fault_from_outside_ends_with_130_and_keeps_what_has_ended(
+    ddnl: Ddnl, file: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, says: str
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("ddnl_ray.sweep.local.run_trial", fail)
+    said = ddnl("distill", file)
+    assert said.code == 130
+    assert says in said.err
+    assert "Traceback" not in said.err
+    assert ddnl("status", "runs/one", "--json").json["done"] == 0
 
 
 TABLE_KEYS = {

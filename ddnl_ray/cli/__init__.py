@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Iterator
@@ -11,9 +12,11 @@ import click
 
 from ddnl_ray import __version__
 from ddnl_ray.cli import audits, clusters, dashboards, outcomes, published, runs, simulate, stores
-from ddnl_ray.errors import CorruptFileError, DdnlError
+from ddnl_ray.errors import CorruptFileError, DdnlError, FaultError
 
 WRONG_REQUEST, INTERRUPTED = 2, 130
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+"""What a disk says that takes no more."""
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -46,9 +49,22 @@ for command in (
 
 @contextmanager
 def _exit_codes() -> Iterator[None]:
-    """Turn our errors into messages and exit codes."""
+    """Turn our errors, and a disk that takes no more, into messages and exit codes."""
     try:
         yield
+    except FaultError as error:
+        click.echo(f"ddnl: {error}", err=True)
+        sys.exit(INTERRUPTED)
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        where = f" at {error.filename}" if error.filename else ""
+        click.echo(
+            f"ddnl: {error.strerror}{where}; free some, or name another --out or --store, and run the same command "
+            "again: what has ended is kept",
+            err=True,
+        )
+        sys.exit(INTERRUPTED)
     except (DdnlError, CorruptFileError) as error:
         click.echo(f"ddnl: {error}", err=True)
         sys.exit(WRONG_REQUEST)

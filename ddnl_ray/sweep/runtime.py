@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ddnl_ray.errors import RequestError
+from ddnl_ray.errors import DdnlError, FaultError, RequestError
 
 NAMESPACE = "ddnl"
 
@@ -44,6 +44,7 @@ def ray_session(address: str | None, cpus: int | None, gpus: int | None, log: Pa
 
     Raises:
         RequestError: No cluster answers at the address, or the token is missing or refused.
+        FaultError: The cluster lost what a task needed.
     """
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
@@ -54,9 +55,26 @@ def ray_session(address: str | None, cpus: int | None, gpus: int | None, log: Pa
         _connect(ray, address, cpus, gpus)
         protect_token()
         try:
-            yield ray
+            with _faults_named(ray, log):
+                yield ray
         finally:
             ray.shutdown()
+
+
+@contextmanager
+def _faults_named(ray: Any, log: Path) -> Iterator[None]:
+    """Turn what Ray raises when something is lost into a message, and our own errors in a task into themselves."""
+    try:
+        yield
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, DdnlError | OSError):
+            raise error.cause from error
+        raise
+    except ray.exceptions.RayError as error:
+        raise FaultError(
+            f"the cluster lost what a task needed ({type(error).__name__}): a node or a process died too often, or "
+            f"memory ran out; what has ended is kept, so run the same command again. Ray's own words are in {log}"
+        ) from error
 
 
 def _connect(ray: Any, address: str | None, cpus: int | None, gpus: int | None) -> None:

@@ -25,6 +25,9 @@ from ddnl_ray.sweep.studies import Job
 from ddnl_ray.trial import TrialInputs, run_trial
 from ddnl_ray.trial.prepare import prepare_and_run, trust_of
 
+LOSSES = 20
+"""How often a task is started again whose process or node died: spot machines go often, and it goes on."""
+
 
 @dataclass(frozen=True)
 class SharedData:
@@ -117,7 +120,7 @@ def _inputs(prepared: Prepared, data: PreparedData, labels: NoisyLabels, store: 
     )
 
 
-@ray.remote(max_retries=3)  # type: ignore[untyped-decorator]
+@ray.remote(max_retries=LOSSES)  # type: ignore[untyped-decorator]
 def run_derived(
     arrays: Any,
     meta: dict[str, Any],
@@ -135,7 +138,7 @@ def run_derived(
     derived.build(Inputs(data, observed, ExpertStore.at(root)))
 
 
-@ray.remote(max_retries=3)  # type: ignore[untyped-decorator]
+@ray.remote(max_retries=LOSSES)  # type: ignore[untyped-decorator]
 def run_experts(
     arrays: Any,
     meta: dict[str, Any],

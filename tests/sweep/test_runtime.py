@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from ddnl_ray.errors import RequestError
-from ddnl_ray.sweep.runtime import ENVIRONMENT, protect_token, ray_session
+from ddnl_ray.errors import FaultError, RequestError
+from ddnl_ray.sweep.runtime import ENVIRONMENT, _faults_named, protect_token, ray_session
 
 pytestmark = pytest.mark.ray
 
@@ -44,3 +44,37 @@ def test_the_token_is_hidden_from_others(monkeypatch: pytest.MonkeyPatch, tmp_pa
     (tmp_path / "token").chmod(0o644)
     protect_token()
     assert (tmp_path / "token").stat().st_mode & 0o777 == 0o600
+
+
+class Exceptions:
+    """Ray's exceptions, as far as they matter here."""
+
+    class RayError(Exception): ...
+
+    class RayTaskError(RayError):
+        def __init__(self, cause: Exception) -> None:
+            self.cause = cause
+
+    class NodeDiedError(RayError): ...
+
+
+class Ray:
+    exceptions = Exceptions
+
+
+def test_a_lost_node_is_a_message_that_names_the_log(tmp_path: Path) -> None:
+    with pytest.raises(FaultError, match=r"lost what a task needed \(NodeDiedError\).*run the same command.*ray.log"):
+        with _faults_named(Ray, tmp_path / "ray.log"):
+            raise Exceptions.NodeDiedError
+
+
+@pytest.mark.parametrize("cause", [RequestError("wrong"), OSError(28, "No space left on device")])
+def test_our_own_error_in_a_task_is_raised_as_it_is(tmp_path: Path, cause: Exception) -> None:
+    with pytest.raises(type(cause)) as raised, _faults_named(Ray, tmp_path / "ray.log"):
+        raise Exceptions.RayTaskError(cause)
+    assert raised.value is cause
+
+
+def test_a_bug_in_a_task_keeps_its_traceback(tmp_path: Path) -> None:
+    with pytest.raises(Exceptions.RayTaskError), _faults_named(Ray, tmp_path / "ray.log"):
+        raise Exceptions.RayTaskError(KeyError("bug"))

@@ -4,10 +4,10 @@
 JSON, ``page`` renders it. The networks behind the arrays are trained elsewhere (:mod:`ddnl_ray.audit`).
 """
 
-from analysis.noise_rate.confident import Confusion, Suspect
 from analysis.noise_rate.estimators import RateEstimate, corollary
 from analysis.noise_rate.findings import Evidence, Findings, Labels, find, suggested_labels, to_json, to_text
 from analysis.noise_rate.page import SHEET, render_page
+from ddnl_ray.lnl.confident import Confusion, Suspect
 
 __all__ = [
     "SHEET",

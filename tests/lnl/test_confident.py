@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from analysis.noise_rate.confident import class_thresholds, confident_joint, confusions, suspects
+from ddnl_ray.lnl.confident import class_thresholds, confident_joint, confusions, suspects
 
 
 def ideal(counts: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.int64]]:

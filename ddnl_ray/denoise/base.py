@@ -6,6 +6,7 @@ al. 2025) calls this two-stage: labels first, then experts and distillation as i
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -24,7 +25,7 @@ from ddnl_ray.seeds import SeedTree
 
 RELABEL = ("all", "noisy_only", "drop")
 _KIND = "cleaned"
-_FLAGS = ("hard", "confidence", "kept", "soft", "transition", "rate")
+_ENTRIES = ("hard", "confidence", "kept", "soft", "transition", "rate")
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,9 @@ class Problem:
         num_classes: C.
         network: What to train; without buffers.
         flip: Whether augmentation may mirror images; not digits.
-        start: Weights of a self-supervised trunk, by parameter name, for ``c2d``: without the classifier.
+        start: Weights of a self-supervised trunk, by parameter name, for ``c2d``: :attr:`Extractor.state
+            <ddnl_ray.features.Extractor.state>` of the same network, trained on images that were standardised like
+            these.
         features: Vectors of every image [N, d] that were made without labels, for ``knn``.
         known: Rows with true labels, for ``l2b`` with ``meta`` known.
     """
@@ -100,7 +103,7 @@ class Cleaned:
 
     def to_tensors(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Return the tensors, and the rest as JSON: what :func:`ddnl_ray.files.write_tensors` writes."""
-        tensors = {name: getattr(self, name) for name in _FLAGS if name != "rate"}
+        tensors = {name: getattr(self, name) for name in _ENTRIES if name != "rate"}
         tensors["rate"] = torch.tensor(self.rate, dtype=torch.float64)
         if self.networks is not None:
             tensors["networks"] = self.networks
@@ -113,11 +116,11 @@ class Cleaned:
         Raises:
             CorruptFileError: These are not such tensors.
         """
-        if meta.get("kind") != _KIND or not set(_FLAGS) <= set(tensors) <= {*_FLAGS, "networks"}:
+        if meta.get("kind") != _KIND or not set(_ENTRIES) <= set(tensors) <= {*_ENTRIES, "networks"}:
             raise CorruptFileError(
                 f"these are no tensors of cleaned labels, but of {meta.get('kind')!r}: {sorted(tensors)}; clean again"
             )
-        parts = {name: tensors[name] for name in _FLAGS if name != "rate"}
+        parts = {name: tensors[name] for name in _ENTRIES if name != "rate"}
         return cls(rate=float(tensors["rate"]), networks=tensors.get("networks"), **parts)
 
 
@@ -130,6 +133,11 @@ class CleanerConfig:
     believed. ``drop``: observed labels; images whose label is not believed are not kept."""
     sure: float = 0.0
     """Images that were given another label are kept from this probability on; 0: all."""
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """The values that names are made of."""
+        return dataclasses.asdict(self)
 
     def __post_init__(self) -> None:
         """Check the ranges."""
@@ -263,7 +271,7 @@ def settle(
     if config.relabel == "noisy_only":
         hard, kept = torch.where(believed, observed, predicted), believed | kept
     elif config.relabel == "drop":
-        hard, kept = observed, believed.clone()
+        hard, kept = observed.clone(), believed.clone()
         counts = torch.bincount(observed[kept], minlength=soft.shape[1])
         for label in (counts == 0).nonzero().flatten().tolist():
             own = (observed == label).nonzero().flatten()

@@ -99,6 +99,11 @@ def test_every_cleaner_has_settings_for_every_data_set(name: str) -> None:
 def test_digits_are_small_and_unknown_cleaners_refused() -> None:
     recipe = cleaner_recipe("dividemix", "digits", NoiseConfig("symmetric", 0.4))
     assert recipe.network == NetworkSpec("convnet2", 32)
-    assert recipe.settings["epochs"] < 100
+    for name in ("dividemix", "c2d", "l2b"):
+        found = settings(name, "digits", "symmetric", 0.9)
+        assert (found.epochs, found.warm_up, found.lr_drop, found.unlabelled_weight) == (30, 15, 25, 25)
+        assert (found.batch_size, found.warm_up_batch, found.history) == (32, 64, True)
+    teaching = settings("coteaching", "digits", "symmetric", 0.4)
+    assert (teaching.epochs, teaching.decay_start, teaching.forget_rate) == (40, 20, 0.4)
     with pytest.raises(RequestError, match="unknown cleaner 'elr'"):
         cleaner_recipe("elr", "digits", NoiseConfig())

@@ -1,8 +1,8 @@
 """Settings of the cleaners by data set and noise, with the source of every number.
 
 Sources: the authors' code and tables, as the modules of :mod:`ddnl_ray.denoise` name them. Rates between the published
-ones follow the nearest. Published rates of symmetric noise are shares of labels that are drawn anew from all classes, of
-which on ten classes a tenth stay right; they are taken as they are printed. Where the noise is unknown it is taken
+ones follow the nearest. Published rates of symmetric noise are shares of labels that are drawn anew from all classes,
+of which on ten classes a tenth stay right; they are taken as they are printed. Where the noise is unknown it is taken
 for 40 %, the rate of CIFAR-N's worst sets. The digits have settings of their own, chosen by the accuracy of the cleaned
 labels under 40 % symmetric noise (one seed).
 """

@@ -46,7 +46,7 @@ _DIGITS: dict[str, dict[str, Any]] = {
     "dividemix": _DIGITS_MIXING,
     "c2d": _DIGITS_MIXING,
     "l2b": _DIGITS_MIXING,
-    "coteaching": {"epochs": 40, "decay_start": 20},
+    "coteaching": {"epochs": 40, "decay_start": 20, "ramp": 20},  # of 12 steps: with 10 a hard class can be lost
 }
 
 

@@ -104,6 +104,6 @@ def test_digits_are_small_and_unknown_cleaners_refused() -> None:
         assert (found.epochs, found.warm_up, found.lr_drop, found.unlabelled_weight) == (30, 15, 25, 25)
         assert (found.batch_size, found.warm_up_batch, found.history) == (32, 64, True)
     teaching = settings("coteaching", "digits", "symmetric", 0.4)
-    assert (teaching.epochs, teaching.decay_start, teaching.forget_rate) == (40, 20, 0.4)
+    assert (teaching.epochs, teaching.decay_start, teaching.ramp, teaching.forget_rate) == (40, 20, 20, 0.4)
     with pytest.raises(RequestError, match="unknown cleaner 'elr'"):
         cleaner_recipe("elr", "digits", NoiseConfig())

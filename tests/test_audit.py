@@ -1,8 +1,7 @@
-"""Held-out judgement of labels: the folds, the refusals, and what is found on digits with noise of known rate."""
+"""An audit: the refusals, and what is found on digits with noise of known rate."""
 
 from __future__ import annotations
 
-import dataclasses
 from functools import cache
 
 import numpy as np
@@ -12,17 +11,18 @@ import torch
 from analysis.noise_rate import Evidence, Findings, Labels, find
 from analysis.noise_rate.findings import precision
 from analysis.theory.estimate import Resampling
-from ddnl_ray.audit import AuditConfig, Step, audit, neighbours_for, require_enough, stratified_folds
+from ddnl_ray.audit import audit_config, require_enough
 from ddnl_ray.audit import with_features as embed
 from ddnl_ray.data import PrepareConfig, load, prepare
 from ddnl_ray.errors import RequestError
 from ddnl_ray.features import SimclrConfig, train_simclr
+from ddnl_ray.lnl.heldout import FoldsConfig, Step, held_out
 from ddnl_ray.models import NetworkSpec
 from ddnl_ray.noise import NoiseConfig, NoisyLabels, apply_noise
 from ddnl_ray.seeds import SeedTree
 
 SEED = SeedTree.root(0)
-SMALL = AuditConfig(network=NetworkSpec("convnet1", 4), folds=2, epochs=3, batch_size=32, lr=0.02)
+SMALL = FoldsConfig(network=NetworkSpec("convnet1", 4), folds=2, epochs=3, batch_size=32, lr=0.02)
 
 
 def quiet(step: Step) -> None:
@@ -44,8 +44,8 @@ def found(request: pytest.FixtureRequest) -> tuple[str, Findings]:
     torch.set_num_threads(1)
     kind, rate = request.param
     images, noisy = digits(kind, rate)
-    config = AuditConfig.of("digits", (1, 8, 8), 5, 10)
-    held = audit(images, noisy.labels, 10, config, SEED, quiet)
+    config = audit_config("digits", (1, 8, 8), 5, 10)
+    held = held_out(images, noisy.labels, 10, config, SEED, quiet)
     assert noisy.clean is not None
     labels = Labels(
         data="digits",
@@ -99,45 +99,9 @@ def test_pairflip_is_found_to_gather_on_few_pairs(found: tuple[str, Findings]) -
         assert most <= {((label + 1) % 10, label) for label in range(10)}
 
 
-def test_folds_are_stratified() -> None:
-    labels = torch.tensor([0] * 11 + [1] * 6 + [2] * 8)[torch.randperm(25, generator=SEED.torch())]
-    fold = stratified_folds(labels, 3, SEED)
-    counts = torch.stack([torch.bincount(labels[fold == number], minlength=3) for number in range(3)])
-    assert (counts.amax(0) - counts.amin(0) <= 1).all()
-    assert int(counts.sum(1).max() - counts.sum(1).min()) <= 1
-    assert not torch.equal(fold, stratified_folds(labels, 3, SEED.child("other")))
-
-
-def test_a_label_does_not_reach_what_is_said_of_its_image(monkeypatch: pytest.MonkeyPatch) -> None:
-    images, noisy = digits("symmetric", 0.2, 120)
-    fold = stratified_folds(noisy.labels, 2, SEED)
-    monkeypatch.setattr("ddnl_ray.audit.stratified_folds", lambda *_: fold)
-    config = dataclasses.replace(SMALL, epochs=1)  # so that no label chooses the epoch
-    before = audit(images, noisy.labels, 10, config, SEED, quiet)
-    labels = torch.where(fold == 0, (noisy.labels + 1) % 10, noisy.labels)
-    after = audit(images, labels, 10, config, SEED, quiet)
-    assert torch.equal(after.probabilities[fold == 0], before.probabilities[fold == 0])
-    assert not torch.equal(after.probabilities[fold == 1], before.probabilities[fold == 1])
-    assert torch.equal(after.neighbours[fold == 0], before.neighbours[fold == 0])
-
-
-def test_an_audit_is_reproducible_and_leaves_the_global_generators_alone(global_random_untouched: object) -> None:
-    images, noisy = digits("symmetric", 0.2, 120)
-    steps: list[Step] = []
-    with global_random_untouched(7):  # type: ignore[operator]
-        first = audit(images, noisy.labels, 10, SMALL, SEED, steps.append)
-    again = audit(images, noisy.labels, 10, SMALL, SEED, quiet)
-    assert torch.equal(first.probabilities, again.probabilities)
-    assert torch.equal(first.neighbours, again.neighbours)
-    assert [(step.fold, step.epoch) for step in steps] == [(fold, epoch) for fold in (1, 2) for epoch in (1, 2, 3)]
-    assert str(steps[0]).startswith("fold 1 of 2, epoch 1 of 3: ")
-    torch.testing.assert_close(first.probabilities.sum(1), torch.ones(120, dtype=torch.float64))
-    assert all(1 <= epoch <= 3 for epoch in first.epochs)
-
-
 def test_neighbours_are_of_the_same_fold_unless_features_are_free_of_labels() -> None:
     images, noisy = digits("symmetric", 0.2, 200)
-    found = audit(images, noisy.labels, 10, SMALL, SEED, quiet)
+    found = held_out(images, noisy.labels, 10, SMALL, SEED, quiet)
     assert found.neighbours.shape == (200, 5)
     assert (found.fold[found.neighbours] == found.fold[:, None]).all()
     assert (found.neighbours != torch.arange(200)[:, None]).all()
@@ -149,23 +113,12 @@ def test_neighbours_are_of_the_same_fold_unless_features_are_free_of_labels() ->
     assert torch.equal(free.probabilities, found.probabilities)
 
 
-@pytest.mark.parametrize(("num", "classes", "expected"), [(10_000, 10, 10), (40, 10, 2), (10, 10, 1), (3, 2, 1)])
-def test_neighbours_fit_into_a_class(num: int, classes: int, expected: int) -> None:
-    assert neighbours_for(num, classes) == expected
-
-
 def test_a_network_loses_blocks_where_images_are_small() -> None:
-    assert AuditConfig.of("digits", (1, 8, 8), 5, 1).network == NetworkSpec("convnet2", 32)
-    assert AuditConfig.of("folder", (3, 4, 4), 5, 1).network == NetworkSpec("convnet2")
-    assert AuditConfig.of("folder", (3, 32, 32), 5, 1).network == NetworkSpec("convnet3")
+    assert audit_config("digits", (1, 8, 8), 5, 1).network == NetworkSpec("convnet2", 32)
+    assert audit_config("folder", (3, 4, 4), 5, 1).network == NetworkSpec("convnet2")
+    assert audit_config("folder", (3, 32, 32), 5, 1).network == NetworkSpec("convnet3")
     with pytest.raises(RequestError, match="no ConvNet fits"):
-        AuditConfig.of("folder", (3, 1, 1), 5, 1)
-
-
-@pytest.mark.parametrize(("option", "value"), [("folds", 1), ("epochs", 0)])
-def test_settings_out_of_range_are_refused(option: str, value: int) -> None:
-    with pytest.raises(RequestError, match=f"{option} must be at least"):
-        dataclasses.replace(SMALL, **{option: value})
+        audit_config("folder", (3, 1, 1), 5, 1)
 
 
 def test_too_few_images_are_refused() -> None:

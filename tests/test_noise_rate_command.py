@@ -61,7 +61,7 @@ def refused(noise_rate: Command, monkeypatch: pytest.MonkeyPatch) -> Command:
     def no_training(*_: object) -> None:
         raise AssertionError("a network was trained")
 
-    monkeypatch.setattr("ddnl_ray.audit.train_experts", no_training)
+    monkeypatch.setattr("ddnl_ray.lnl.heldout.train_experts", no_training)
 
     def run(*arguments: object) -> Said:
         said = noise_rate(*arguments)

@@ -5,11 +5,11 @@ JSON, ``page`` renders it. The networks behind the arrays are trained elsewhere 
 """
 
 from analysis.noise_rate.calibration import Calibration, calibrate
-from analysis.noise_rate.confident import Confusion, Suspect
 from analysis.noise_rate.estimators import RateEstimate, corollary
 from analysis.noise_rate.findings import Evidence, Findings, Labels, find, suggested_labels, to_json, to_text
 from analysis.noise_rate.gap import Gap, pac_bayes_gap
 from analysis.noise_rate.page import SHEET, render_page
+from ddnl_ray.lnl.confident import Confusion, Suspect
 
 __all__ = [
     "SHEET",

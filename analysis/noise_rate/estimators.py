@@ -1,6 +1,6 @@
 """How many labels are wrong: four estimates from held-out predictions and neighbours, and Corollary IV.
 
-- ``confident``: confident learning (:mod:`analysis.noise_rate.confident`): the mass of the joint off its diagonal.
+- ``confident``: confident learning (:mod:`ddnl_ray.lnl.confident`): the mass of the joint off its diagonal.
 - ``lossmix``: the share of the component with the larger mean in a mixture of two Gaussians on the held-out losses of
   the observed labels, as DivideMix (Li et al., ICLR 2020) splits them. Two components are found in any losses, so hard
   images count as wrong where few labels are.
@@ -32,11 +32,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from analysis.noise_rate.confident import Floats, Integers, confident_joint
 from analysis.theory.estimate import Resampling, basic_interval, resampled_counts
 from analysis.theory.noise_rate import estimate_rate, rate_interval
 from analysis.theory.symbols import FORMS
 from ddnl_ray.errors import RequestError
+from ddnl_ray.lnl.confident import Floats, Integers, confident_joint
 
 DRAWS = Resampling(draws=300)
 BINS = 1000

@@ -13,10 +13,10 @@ import numpy as np
 from analysis.fits.series import joined
 from analysis.names import counted, percent
 from analysis.noise_rate import estimators
-from analysis.noise_rate.confident import Confusion, Floats, Integers, Suspect, confident_joint, confusions, suspects
 from analysis.noise_rate.estimators import DRAWS, RateEstimate
 from analysis.noise_rate.gap import Gap
 from analysis.theory.estimate import Resampling
+from ddnl_ray.lnl.confident import Confusion, Floats, Integers, Suspect, confident_joint, confusions, suspects
 
 NAMES = {
     "confident": ("confident learning", "class thresholds on held-out probabilities, calibrated joint"),

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analysis.names import counted, percent
-from analysis.noise_rate.confident import Suspect
 from analysis.noise_rate.estimators import RateEstimate
 from analysis.noise_rate.findings import NAMES, Findings, advice, corollary_words, headline, precision
+from ddnl_ray.lnl.confident import Suspect
 
 SHEET = 96
 """Suspects on the contact sheet."""

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     import torch
 
     from analysis.noise_rate import Evidence, Findings, Labels, RateEstimate
-    from ddnl_ray.audit import AuditConfig, Step
     from ddnl_ray.data import Dataset, PreparedData
+    from ddnl_ray.lnl.heldout import FoldsConfig, Step
     from ddnl_ray.noise import NoiseConfig, NoisyLabels
     from ddnl_ray.seeds import SeedTree
 
@@ -87,7 +87,7 @@ def noise_rate_command(as_json: bool, **options: object) -> None:
 def _audit(request: _Request) -> Findings:
     """Check the request, train, and write what is found."""
     from analysis.noise_rate import find
-    from ddnl_ray.audit import AuditConfig, require_enough
+    from ddnl_ray.audit import audit_config, require_enough
     from ddnl_ray.data import PrepareConfig, prepare
     from ddnl_ray.errors import RequestError, require_known
     from ddnl_ray.noise import apply_noise
@@ -115,7 +115,7 @@ def _audit(request: _Request) -> Findings:
     )
     given = whole.select(data.train_index)
     require_enough(given.labels, data.classes, request.folds)
-    config = AuditConfig.of(data.name, data.input_shape, request.folds, request.epochs)
+    config = audit_config(data.name, data.input_shape, request.folds, request.epochs)
     alpha = _alpha(request, len(given.labels), data.num_classes)
     if alpha is not None:
         alpha.rows(0.0)
@@ -198,16 +198,17 @@ def _load(request: _Request) -> Dataset:
 
 
 def _evidence(
-    request: _Request, loaded: Dataset, data: PreparedData, given: NoisyLabels, config: AuditConfig, seed: SeedTree
+    request: _Request, loaded: Dataset, data: PreparedData, given: NoisyLabels, config: FoldsConfig, seed: SeedTree
 ) -> Evidence:
     """Train the networks, and the extractor where it is asked for."""
     from analysis.noise_rate import Evidence, pac_bayes_gap
-    from ddnl_ray.audit import audit, with_features
+    from ddnl_ray.audit import posterior_on_first_fold, with_features
     from ddnl_ray.features import train_simclr
+    from ddnl_ray.lnl.heldout import held_out
     from ddnl_ray.recipes import extractor_of
 
     images, labels = data.train_images.to(request.device), given.labels.to(request.device)
-    held = audit(images, labels, data.num_classes, config, seed, _say)
+    held = held_out(images, labels, data.num_classes, config, seed, _say)
     source = (
         f"{config.folds} networks ({config.network.name}), each of them trained on the other folds for at most "
         f"{config.epochs} epochs, judge the labels that they have not seen; neighbours are the "
@@ -230,7 +231,7 @@ def _evidence(
             f" The {num_test} images that sweeps hold out as their test set are audited too; labels-suggested.csv has "
             "the others, which sweeps train on."
         )
-    own = held.posterior
+    own = posterior_on_first_fold(held, images, labels, data.num_classes, config, seed.child("posterior"))
     gap = pac_bayes_gap(
         own.start.numpy(), own.end.numpy(), own.sigmas, own.gibbs, own.error, own.num_validation, own.choices
     )

@@ -7,6 +7,7 @@ methods RDC is a reconstruction: the contrast's weight of 0.1 is a first guess f
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from ddnl_ray.noise import NoiseConfig
@@ -63,10 +64,21 @@ def unlabelled_weight(dataset: str, noise: NoiseConfig) -> float:
     many = dataset in _MANY_CLASSES
     if noise.kind == "none":
         return 25.0 if many else 0.0
-    rate = noise.rate if noise.rate is not None else _NATURAL.get(noise.labels or "", _UNKNOWN)
+    rate = likely_rate(noise)
     if noise.kind in ("asymmetric", "pairflip"):
         return (25.0 if rate <= 0.3 else 150.0) if many else 0.0
-    rows = _UNLABELLED["many" if many else "few"]
+    return nearest_weight(_UNLABELLED["many" if many else "few"], rate)
+
+
+def likely_rate(noise: NoiseConfig) -> float:
+    """Return the nominal rate of the noise, the measured one of a label set of CIFAR-N, and otherwise 0.4."""
+    if noise.kind == "none":
+        return 0.0
+    return noise.rate if noise.rate is not None else _NATURAL.get(noise.labels or "", _UNKNOWN)
+
+
+def nearest_weight(rows: Sequence[tuple[float, float]], rate: float) -> float:
+    """Return the weight of the nearest rate among pairs of a rate and its weight."""
     return min(rows, key=lambda row: abs(row[0] - rate))[1]
 
 

@@ -8,7 +8,7 @@ get that label (R). C and R are the golden set.
 Differs from the original:
     - the text leaves the mixture open. It is that of the authors' code, scikit-learn's defaults with seed 42 on
       ln(sum + 1e-8), in float64, but for the number of starts: 1 there, 5 here;
-    - unlike in :mod:`ddnl_ray.robust.mixture` losses are not scaled to [0, 1] and the posterior is not made monotone:
+    - unlike in :mod:`ddnl_ray.lnl.mixture` losses are not scaled to [0, 1] and the posterior is not made monotone:
       where the component with the larger mean is the broader one, it also claims the smallest losses;
     - a mixture whose means differ by less than half a pooled standard deviation (the root of the mean variance, by the
       components' shares), or with a component below a share of 0.01, is no split; the caller keeps the one before.

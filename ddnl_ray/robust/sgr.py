@@ -3,11 +3,11 @@
 "Robust Trajectory Distillation: Hybrid Reweighting Meets Teacher-Inspired Targets" (anonymous ICLR submission, without
 code). The weight of an image is a mix of a prior that never changes, second-split forgetting
 (:mod:`ddnl_ray.robust.forgetting`), and of what the expert itself says of the image's neighbours
-(:mod:`ddnl_ray.robust.neighbours`). The share of the latter grows in a warm-up, up to a limit that differs between the
+(:mod:`ddnl_ray.lnl.neighbours`). The share of the latter grows in a warm-up, up to a limit that differs between the
 experts: ``W_t = (1 - alpha_t) W_ssft + alpha_t W_knn`` (Eq. 7 and 8).
 
 Differs from the original:
-    - what :mod:`ddnl_ray.robust.forgetting` and :mod:`ddnl_ray.robust.neighbours` list;
+    - what :mod:`ddnl_ray.robust.forgetting` and :mod:`ddnl_ray.lnl.neighbours` list;
     - expert p of P has the limit ``alpha_max (p - 1) / P``, with a scale ``alpha_max`` that is 1 as published; the
       first expert has 0, the last stays below 1 (the text says that they span [0, 1]);
     - lambda and K are not given: 0.5 and 20 (K as in the neighbourhood estimate that SGR builds on);
@@ -30,10 +30,10 @@ from torch import Tensor
 from ddnl_ray.errors import RequestError, require_known
 from ddnl_ray.experts.policy import Lesson
 from ddnl_ray.experts.precision import products
+from ddnl_ray.lnl.neighbours import neighbour_consistency
 from ddnl_ray.models import Flat
 from ddnl_ray.models.parts import outputs_of
 from ddnl_ray.robust.forgetting import ForgettingConfig
-from ddnl_ray.robust.neighbours import neighbour_consistency
 
 SAMPLING = ("diverse", "fixed")
 

@@ -1,6 +1,6 @@
 """TAD: Trust-Aware Diversion for Data-Effective Distillation (Wu et al. 2025, arXiv 2502.05027; no public code).
 
-Two loops choose what experts learn from. The outer one (:mod:`ddnl_ray.robust.mixture`) splits the samples by their
+Two loops choose what experts learn from. The outer one (:mod:`ddnl_ray.lnl.mixture`) splits the samples by their
 losses into trusted and untrusted ones; the inner one (:mod:`ddnl_ray.robust.reliability`) gives untrusted samples the
 label of the reliable trusted ones that they resemble. The experts are trained on both, with a consistency term
 (Eq. 6), and any trajectory-matching method distils them.
@@ -35,8 +35,8 @@ from torch import Tensor
 
 from ddnl_ray.errors import RequestError, require_known
 from ddnl_ray.experts.policy import Lesson
+from ddnl_ray.lnl.mixture import RULES, class_thresholds, clean_posterior, trusted_mask
 from ddnl_ray.models import Flat
-from ddnl_ray.robust.mixture import RULES, class_thresholds, clean_posterior, trusted_mask
 from ddnl_ray.robust.probes import sample_losses
 from ddnl_ray.robust.reliability import (
     READINGS,

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from ddnl_ray.errors import RequestError
 from ddnl_ray.experts import ExpertRecipe, train_experts
+from ddnl_ray.lnl.neighbours import neighbour_consistency
 from ddnl_ray.models import Flat, NetworkSpec, build
 from ddnl_ray.models.parts import PART_BYTES
-from ddnl_ray.robust.neighbours import neighbour_consistency
 from ddnl_ray.robust.sgr import Sgr, SgrConfig
 from ddnl_ray.seeds import SeedTree
 

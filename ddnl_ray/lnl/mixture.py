@@ -11,6 +11,8 @@ Differs from the original (what it leaves open):
       the loss where it would rise again it stays as it is there;
     - where the means differ by less than 1e-3 of the range there is one component, and every sample is trusted;
     - a sample at its threshold is trusted, and a class keeps at least its ``minimum`` samples of smallest loss.
+
+:func:`lower_component` is DivideMix's own: the fit may stop earlier, and the posterior is left as it is.
 """
 
 from __future__ import annotations
@@ -57,9 +59,18 @@ class Mixture:
         x = losses
         if var_low > var_high:
             x = losses.clamp(max=(high * var_low - low * var_high) / (var_low - var_high))
+        return torch.where(losses < low, 1.0, self.raw_posterior(x))
+
+    def raw_posterior(self, losses: Tensor) -> Tensor:
+        """Return the probability of the first component [N], float64, as Bayes' rule gives it.
+
+        Args:
+            losses: Scaled losses [N], float64.
+        """
+        (low, high), (var_low, var_high) = self.means, self.variances
         prior = math.log(self.shares[0] / self.shares[1]) + 0.5 * math.log(var_high / var_low)
-        odds = prior + (x - high).square() / (2 * var_high) - (x - low).square() / (2 * var_low)
-        return torch.where(losses < low, 1.0, odds.sigmoid())
+        odds = prior + (losses - high).square() / (2 * var_high) - (losses - low).square() / (2 * var_low)
+        return odds.sigmoid()
 
 
 def scale_losses(losses: Tensor) -> Tensor:
@@ -75,17 +86,18 @@ def scale_losses(losses: Tensor) -> Tensor:
     return (values - values.min()) / (spread if spread > 0 else 1.0)
 
 
-def fit_mixture(losses: Tensor) -> Mixture:
+def fit_mixture(losses: Tensor, max_steps: int = MAX_STEPS) -> Mixture:
     """Fit two Gaussians to scaled losses by expectation maximisation.
 
     Args:
         losses: Scaled losses [N], of two values at least.
+        max_steps: The most steps.
     """
     # Imported here because it takes a second.
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.mixture import GaussianMixture
 
-    model = GaussianMixture(2, max_iter=MAX_STEPS, tol=TOLERANCE, reg_covar=ADDED_VARIANCE, random_state=0)
+    model = GaussianMixture(2, max_iter=max_steps, tol=TOLERANCE, reg_covar=ADDED_VARIANCE, random_state=0)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=ConvergenceWarning)
         model.fit(losses.double().cpu().numpy()[:, None])
@@ -115,6 +127,25 @@ def clean_posterior(losses: Tensor) -> Tensor:
     if mixture.means[1] - mixture.means[0] < SMALLEST_GAP:
         return torch.ones_like(scaled)
     return mixture.posterior(scaled)
+
+
+def lower_component(losses: Tensor, max_steps: int) -> Tensor:
+    """Return the posterior of the component with the smaller mean [N], float64, as DivideMix takes it.
+
+    Args:
+        losses: Scaled losses [N]; they are not scaled again.
+        max_steps: The most steps of the fit.
+
+    Returns:
+        1 everywhere where the losses are of one kind (see the module).
+    """
+    values = losses.double()
+    if len(values) < 2 or not values.max() > values.min():
+        return torch.ones_like(values)
+    mixture = fit_mixture(values, max_steps)
+    if mixture.means[1] - mixture.means[0] < SMALLEST_GAP:
+        return torch.ones_like(values)
+    return mixture.raw_posterior(values)
 
 
 def class_thresholds(posterior: Tensor, labels: Tensor, num_classes: int, rule: str = "class_mean") -> Tensor:

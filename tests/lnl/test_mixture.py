@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from ddnl_ray.errors import RequestError
-from ddnl_ray.robust import mixture
-from ddnl_ray.robust.mixture import (
+from ddnl_ray.lnl import mixture
+from ddnl_ray.lnl.mixture import (
     Mixture,
     class_thresholds,
     clean_posterior,

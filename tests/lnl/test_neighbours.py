@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from ddnl_ray.errors import RequestError
-from ddnl_ray.robust.neighbours import jensen_shannon_onehot, nearest_neighbours, neighbour_consistency
+from ddnl_ray.lnl.neighbours import jensen_shannon_onehot, nearest_neighbours, neighbour_consistency
 
 
 def jensen_shannon(first: Tensor, second: Tensor) -> float:

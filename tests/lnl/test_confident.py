@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from analysis.noise_rate.confident import class_thresholds, confident_joint, confusions, suspects
+from ddnl_ray.lnl.confident import class_thresholds, confident_joint, confusions, suspects
 
 
 def ideal(counts: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.int64]]:
@@ -77,3 +77,23 @@ def test_a_label_that_is_the_most_probable_class_is_never_suspect() -> None:
     labels = np.array([0, 0, 1, 1])
     probabilities = np.array([[0.9, 0.1], [0.6, 0.4], [0.1, 0.9], [0.2, 0.8]])
     assert suspects(labels, probabilities, np.array([[0.25, 0.25], [0.25, 0.25]])) == []
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_joint_and_the_suspects_are_those_of_the_authors_library(seed: int) -> None:
+    """The library rounds its counts, and knows no tie; its suspects are ours but for a label per pair of classes."""
+    count = pytest.importorskip("cleanlab.count")
+    library = pytest.importorskip("cleanlab.filter")
+    rng = np.random.default_rng(seed)
+    truth = rng.integers(0, 4, 600)
+    labels = np.where(rng.random(600) < 0.3, rng.integers(0, 4, 600), truth)
+    scores = rng.normal(size=(600, 4)) + 3 * np.eye(4)[truth]
+    probabilities = np.exp(scores) / np.exp(scores).sum(1, keepdims=True)
+    joint = confident_joint(labels, probabilities)
+    counted = count.compute_confident_joint(labels, probabilities, calibrate=True)
+    assert np.abs(600 * joint - counted).max() <= 1
+    theirs = library.find_label_issues(labels, probabilities, filter_by="prune_by_noise_rate", n_jobs=1)
+    ours = np.zeros(600, dtype=np.bool_)
+    ours[[suspect.row for suspect in suspects(labels, probabilities, joint)]] = True
+    assert 100 < ours.sum() < 200
+    assert (ours != theirs).sum() <= 4 * 3

@@ -1,0 +1,1 @@
+"""Learning with noisy labels: the parts that robust distillers, cleaners and audits share."""

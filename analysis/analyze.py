@@ -150,6 +150,7 @@ class Analysis:
         variance: Where the spread of every setting comes from.
         measured: What was measured, by run.
         notes: Where bounds are vacuous or their forms disagree, in sentences.
+        rival: Variant of full-data training that distilled sets are held against.
     """
 
     crossovers: tuple[SeriesCrossover, ...]
@@ -162,9 +163,12 @@ class Analysis:
     variance: tuple[SettingComponents, ...] = ()
     measured: tuple[tuple[str, Measurement], ...] = ()
     notes: tuple[str, ...] = ()
+    rival: str = "none"
 
 
-def analyze(frame: pd.DataFrame, facts: Facts, information: Information, split: str = "test") -> Analysis:
+def analyze(
+    frame: pd.DataFrame, facts: Facts, information: Information, split: str = "test", rival: str = "none"
+) -> Analysis:
     """Set the results of one or several runs against the theory.
 
     Args:
@@ -172,8 +176,10 @@ def analyze(frame: pd.DataFrame, facts: Facts, information: Information, split: 
         facts: Sizes and transition matrices.
         information: What the bounds take beside them.
         split: The split that was scored.
+        rival: Which training on all the noisy data a distilled set is held against: ``none`` for its last epoch, as in
+            the papers, or ``early_stopped``.
     """
-    found = crossovers(frame, split)
+    found = crossovers(frame, split, rival=rival)
     bounds = tuple(bounds_of(item, facts, information, form) for item in found for form in FORMS)
     shares = {}
     for form in FORMS:
@@ -192,6 +198,7 @@ def analyze(frame: pd.DataFrame, facts: Facts, information: Information, split: 
         variance=tuple(setting_components(frame, split)),
         measured=tuple((name, each.information) for name, each in facts.runs.items() if each.information is not None),
         notes=tuple(_notes(bounds)),
+        rival=rival,
     )
 
 

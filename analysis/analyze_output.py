@@ -23,10 +23,14 @@ from analysis.scores import Setting
 SYMBOLS = {"i_min": "I_min", "i_clean": "I_clean", "redundancy": "r"}
 
 
+_RIVALS = {"none": "", "early_stopped": ", with training on them stopped early"}
+
+
 def to_json(analysis: Analysis) -> dict[str, Any]:
     """Return what ``ddnl analyze --json`` prints; nan and infinity become null and ``"inf"``."""
     return {
         "reason": analysis.reason,
+        "rival": analysis.rival,
         "crossover": [
             {**_place(each.setting), "rate": each.rate, **_plain(each.crossover)} for each in analysis.crossovers
         ],
@@ -90,7 +94,7 @@ def to_text(analysis: Analysis) -> str:
     """Return the analysis as lines for a person."""
     if analysis.reason:
         return analysis.reason
-    lines = ["IPC*: images per class at which a distilled set is worth all the noisy data"]
+    lines = [f"IPC*: images per class at which a distilled set is worth all the noisy data{_RIVALS[analysis.rival]}"]
     for item in analysis.crossovers:
         bounds = [each for each in analysis.bounds if each.setting == item.setting]
         ranges = "; ".join(f"{each.form} [{_number(each.lower)}, {_number(each.upper)}]" for each in bounds)

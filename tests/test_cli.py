@@ -42,7 +42,9 @@ OPTIONS = {
     "table": "--split --paper --number --md --latex --html --json",
     "report": "--out",
     "dashboard": "--port",
-    "analyze": "--split --measure --measure-epochs --measure-samples --i-min --i-clean --redundancy --device --json",
+    "analyze": (
+        "--split --rival --measure --measure-epochs --measure-samples --i-min --i-clean --redundancy --device --json"
+    ),
     "compare": "--paper --all --md --latex --json",
     "noise-rate": (
         "--labels --root --size --subset --out --json --epochs --folds --features --seed --device --alpha "

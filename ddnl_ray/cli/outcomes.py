@@ -15,6 +15,9 @@ from ddnl_ray.storage.reading import reading
 if TYPE_CHECKING:
     from ddnl_ray.storage import Address
 
+RIVALS = {"last": "none", "early_stopped": "early_stopped"}
+"""Variant of full-data training, by its name on the command line."""
+
 
 @click.command("table")
 @click.argument("run", type=ADDRESS)
@@ -102,6 +105,9 @@ def report_command(runs: tuple[Address, ...], out: Path | None) -> None:
 @click.command("analyze")
 @click.argument("runs", nargs=-1, required=True, metavar="RUN...", type=ADDRESS)
 @click.option("--split", default="test", show_default=True, help="test, val_noisy or val_clean.")
+@click.option(
+    "--rival", default="last", show_default=True, help="Training on all the data: last (epoch) or early_stopped."
+)
 @click.option("--measure", is_flag=True, help="First apply the nine estimators to each run: trains small networks.")
 @click.option("--measure-epochs", type=int, default=30, show_default=True, help="Epochs of the reference network.")
 @click.option("--measure-samples", type=int, default=2000, show_default=True, help="Held-out samples, at most.")
@@ -113,6 +119,7 @@ def report_command(runs: tuple[Address, ...], out: Path | None) -> None:
 def analyze_command(
     runs: tuple[Address, ...],
     split: str,
+    rival: str,
     measure: bool,
     measure_epochs: int,
     measure_samples: int,
@@ -139,6 +146,7 @@ def analyze_command(
     from ddnl_ray.results import SPLITS, read_run
 
     require_known("split", split, SPLITS)
+    require_known("rival", rival, RIVALS)
     read = []
     for run in dict.fromkeys(runs):
         folder = _consolidated(run)
@@ -148,7 +156,7 @@ def analyze_command(
             held.pull("trials")  # the distilled sets, which reading leaves where they are
             measure_run(*read[-1], MeasureRequest(epochs=measure_epochs, samples=measure_samples, device=device))
             held.publish(FILE)
-    found = analyze(join(read), read_facts(read), Information(i_min, i_clean, redundancy), split)
+    found = analyze(join(read), read_facts(read), Information(i_min, i_clean, redundancy), split, RIVALS[rival])
     click.echo(json.dumps(to_json(found)) if as_json else to_text(found))
 
 

@@ -87,6 +87,17 @@ def test_noise_of_classes_takes_its_modes_from_its_matrix(frame: pd.DataFrame) -
     assert "no transition matrix" in to_text(without)
 
 
+def test_the_rival_may_be_training_that_stops_early(frame: pd.DataFrame) -> None:
+    """Where stopping gains five points, a distilled set has to catch up with them too."""
+    stopped = frame.assign(accuracy_best=frame["accuracy"] + 0.05 * frame["base_method"].eq("full"))
+    last = analyze(stopped, FACTS, Information())
+    early = analyze(stopped, FACTS, Information(), rival="early_stopped")
+    for one, other in zip(last.crossovers, early.crossovers, strict=True):
+        assert other.crossover.value > one.crossover.value
+    assert "with training on them stopped early" in to_text(early)
+    assert to_json(early)["rival"] == "early_stopped"
+
+
 def test_json_has_the_promised_keys_and_no_nan(frame: pd.DataFrame) -> None:
     said = to_json(analyze(frame, FACTS, Information()))
     assert {"crossover", "fit", "bounds", "coverage", "noise_rate", "variance"} <= set(said)

@@ -188,7 +188,7 @@ def legend(figure: Figure, handles: Sequence[Artist], place: Literal["upper", "l
     """Put a legend above (``upper``) or below (``lower``) the panels; none without handles."""
     if not handles:
         return
-    column = 0.47 + 0.052 * max(len(str(handle.get_label())) for handle in handles)  # inches of a column of 8 pt
+    column = 0.47 + 0.067 * max(len(str(handle.get_label())) for handle in handles)  # inches of a column of 8 pt
     per_row = max(1, int(figure.get_figwidth() / column))
     figure.legend(
         handles=list(handles),

@@ -97,12 +97,15 @@ def open_run(address: Address, purpose: str, write: bool = False) -> Folder:
 def write_run_report(run: Folder) -> str | None:
     """Write the report of a run that has results; return where it is."""
     from analysis.report import write_report
+    from ddnl_ray.results import read_run
     from ddnl_ray.storage.reading import is_read
     from ddnl_ray.sweep.ledger import Ledger
 
     frame = Ledger(run).consolidate()
     if frame is None:
-        return None
+        if not run.exists("results.parquet"):
+            return None
+        frame = read_run(run.path)
     run.pull("trials", is_read)
     write_report(run.path, frame)
     made = (path for folder in ("figures", "tables") for path in sorted((run.path / folder).glob("*")))

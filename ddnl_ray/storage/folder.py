@@ -18,6 +18,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from ddnl_ray.errors import RequestError
 from ddnl_ray.storage.locks import FileLock
 
 
@@ -143,7 +144,14 @@ class LocalFolder(Folder):
         return str(self.path / name)
 
     def check(self, write: bool = False) -> None:
-        """Do nothing: it is made when it is first written to."""
+        """Ask whether it is a folder; one that does not exist is made when it is first written to.
+
+        Raises:
+            RequestError: It is a file, or lies below one.
+        """
+        there = next((place for place in (self.path, *self.path.parents) if place.exists()), None)
+        if there is not None and not there.is_dir():
+            raise RequestError(f"{there} is a file, where a folder should be; name another one")
 
     def publish(self, *names: str) -> None:
         """Do nothing: what was renamed into place is visible."""

@@ -115,7 +115,7 @@ def test_an_empty_folder_and_no_folder_are_no_runs(say: Say, tmp_path: Path, com
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_file_is_no_run(say: Say, tmp_path: Path, command: str) -> None:
     (tmp_path / "file").write_text("x")
-    assert_one_sentence(say(command, tmp_path / "file"), "is not a run folder")
+    assert_one_sentence(say(command, tmp_path / "file"), "file")
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from threadpoolctl import threadpool_limits
 
 GOLDEN = Path(__file__).parent / "golden"
 GOLDEN_TOLERANCE = 1e-3
@@ -35,6 +36,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def _one_thread() -> None:
     """Keep every test on one thread, so that results do not depend on the machine's core count."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_blas_thread() -> Iterator[None]:
+    """Keep NumPy on one thread too: on a busy machine its threads wait for each other."""
+    with threadpool_limits(1, "blas"):
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -1,13 +1,16 @@
 """The distilled set as files that a stranger can use: ``distilled.safetensors``, ``card.json``, ``preview.png``.
 
 Reading them needs safetensors and json alone. The images are kept as networks were trained on them, in the
-transformed space; ``transform`` in the card says how to come from pixels to that space and back.
+transformed space; ``transform`` in the card says how to come from pixels to that space and back. ``images.sha256`` and
+``transform.sha256`` are those of the files, ``sha256`` is that of the card itself (:func:`seal`); cards of version 1
+that were written before they had one lack the latter two and ``test``.
 """
 
 from __future__ import annotations
 
 import io
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +21,7 @@ from torch import Tensor
 
 from ddnl_ray.data import Normalise, PreparedData, Zca
 from ddnl_ray.distill import Distilled
-from ddnl_ray.files import sha256, write_atomic, write_json, write_tensors
+from ddnl_ray.files import canonical, sha256, write_atomic, write_json, write_tensors
 
 FORMAT_VERSION = 1
 PREVIEW_CELLS = 10
@@ -112,10 +115,27 @@ def write_card(
         "labels": {"kind": kind},
         "pixels": {"range": [float(images.min()), float(images.max())], "space": "transformed"},
         "transform": _transform(folder, data),
+        "test": {
+            "images": len(data.test_labels),
+            "subset": data.config.test_subset,
+            "split_seed": data.config.split_seed,
+            "labels_sha256": labels_sha256(data.test_labels),
+        },
         "licence": data.licence,
         **about,
     }
-    write_json(folder / "card.json", card)
+    write_json(folder / "card.json", seal(card))
+
+
+def seal(card: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a card with the SHA-256 of all its other entries, as JSON with sorted keys and no spaces."""
+    rest = {key: value for key, value in card.items() if key != "sha256"}
+    return {**rest, "sha256": sha256(canonical(rest).encode())}
+
+
+def labels_sha256(labels: Tensor) -> str:
+    """Return the SHA-256 of labels as little-endian 64-bit integers."""
+    return sha256(labels.cpu().numpy().astype("<i8").tobytes())
 
 
 def _transform(folder: Path, data: PreparedData) -> dict[str, Any]:
@@ -138,6 +158,7 @@ def _transform(folder: Path, data: PreparedData) -> dict[str, Any]:
         return {
             "kind": "zca",
             "file": path.name,
+            "sha256": sha256(path.read_bytes()),
             "forward": "z = (flatten(x) - mean) @ whiten, x in [0, 1], channel first",
             "inverse": "x = z @ unwhiten + mean",
         }

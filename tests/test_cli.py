@@ -46,6 +46,13 @@ OPTIONS = {
         "--split --rival --measure --measure-epochs --measure-samples --i-min --i-clean --redundancy --device --json"
     ),
     "compare": "--paper --all --md --latex --json",
+    "show": "--json",
+    "evaluate": "--network --width --epochs --repeats --data --root --device --seed --json",
+    "verify": "--repeats --data --root --device --seed --json",
+    "export": "--format --out --formation --json",
+    "doctor": "--no-ray --out --store --json",
+    "sweeps ls": "--json",
+    "recipe show": "--noise --json",
     "noise-rate": (
         "--labels --root --size --subset --out --json --epochs --folds --features --seed --device --alpha "
         "--calibrated-on --ipc --corrupt"

@@ -11,7 +11,19 @@ from contextlib import contextmanager
 import click
 
 from ddnl_ray import __version__
-from ddnl_ray.cli import audits, clusters, dashboards, outcomes, published, runs, simulate, stores
+from ddnl_ray.cli import (
+    audits,
+    cards,
+    catalogue,
+    clusters,
+    dashboards,
+    machine,
+    outcomes,
+    published,
+    runs,
+    simulate,
+    stores,
+)
 from ddnl_ray.errors import CorruptFileError, DdnlError, FaultError
 
 WRONG_REQUEST, INTERRUPTED = 2, 130
@@ -39,10 +51,17 @@ for command in (
     outcomes.analyze_command,
     published.compare_command,
     dashboards.dashboard_command,
+    cards.show_command,
+    cards.evaluate_command,
+    cards.verify_command,
+    cards.export_command,
     audits.noise_rate_command,
     stores.experts_group,
     stores.data_group,
+    catalogue.sweeps_group,
+    catalogue.recipe_group,
     clusters.cluster_group,
+    machine.doctor_command,
 ):
     cli.add_command(command)
 

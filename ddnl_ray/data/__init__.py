@@ -7,7 +7,7 @@ from ddnl_ray.data.dataset import Dataset
 from ddnl_ray.data.dsa import OPERATIONS, Dsa, DsaDraw
 from ddnl_ray.data.labels import read_labels
 from ddnl_ray.data.normalise import Normalise
-from ddnl_ray.data.prepare import PrepareConfig, PreparedData, Whitening, prepare
+from ddnl_ray.data.prepare import PrepareConfig, PreparedData, Whitening, part_of_test, prepare
 from ddnl_ray.data.sources import BENCHMARKS, DEFAULT_ROOT, load
 from ddnl_ray.data.zca import Zca
 
@@ -35,6 +35,7 @@ __all__ = [
     "draw_classes",
     "load",
     "mixing",
+    "part_of_test",
     "prepare",
     "read_labels",
 ]

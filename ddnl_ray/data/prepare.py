@@ -93,6 +93,7 @@ class PreparedData:
         clean_labels: int64 [N] or None, likewise.
         transform: Fitted on ``train_images`` only (or the published constants).
         licence: Of the data set, for the cards of what is distilled from it.
+        config: How they were prepared.
     """
 
     name: str
@@ -108,6 +109,7 @@ class PreparedData:
     clean_labels: Tensor | None
     transform: Normalise | Zca
     licence: str
+    config: PrepareConfig
 
     @property
     def num_classes(self) -> int:
@@ -141,6 +143,7 @@ class PreparedData:
             "fingerprint": self.fingerprint,
             "transform": _kind(self.transform),
             "licence": self.licence,
+            "config": asdict(self.config),
         }
 
     @classmethod
@@ -159,6 +162,7 @@ class PreparedData:
             classes=tuple(meta["classes"]),
             fingerprint=meta["fingerprint"],
             licence=meta["licence"],
+            config=PrepareConfig(**meta["config"]),
             transform=Zca(**parameters) if kind == "zca" else Normalise(**parameters),
             **fields,
         )
@@ -210,8 +214,19 @@ def prepare(dataset: Dataset, config: PrepareConfig | None = None) -> PreparedDa
         observed_labels=dataset.train_labels,
         clean_labels=dataset.clean_labels,
         licence=dataset.licence,
+        config=config,
         transform=transform,
     )
+
+
+def part_of_test(dataset: Dataset, test_subset: int | None, split_seed: int) -> tuple[Tensor, Tensor]:
+    """Return the test images that :func:`prepare` takes, as pixels in [0, 1] [T, C, H, W], and their labels int64 [T].
+
+    Raises:
+        DataError: The subset is larger than the test set.
+    """
+    index = torch.from_numpy(_subset("test_subset", len(dataset.test_images), test_subset, SeedTree.root(split_seed)))
+    return dataset.test_images[index].float() / dataset.max_value, dataset.test_labels[index]
 
 
 def _subset(key: str, available: int, wanted: int | None, seeds: SeedTree) -> npt.NDArray[np.int64]:

@@ -238,6 +238,17 @@ def _combinations(sweep: SweepFile, noises: list[NoiseConfig]) -> Iterator[Combi
             yield noise, method, ipc, noise_seed, seed, dict(zip(names, values, strict=True))
 
 
+def count_cells(sweep: SweepFile) -> int:
+    """Return how many cells a sweep has, without its data."""
+    noises = [noise for entry in sweep.grid.noise for noise in _noises(entry)]
+    return len(
+        {
+            repr((noise, method, ipc, noise_seed, seed, compose(method).own(axes)))
+            for noise, method, ipc, noise_seed, seed, axes in _combinations(sweep, noises)
+        }
+    )
+
+
 def _prepare_config(sweep: SweepFile, zca: Whitening) -> PrepareConfig:
     data = sweep.data
     return PrepareConfig(

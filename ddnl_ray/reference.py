@@ -17,11 +17,12 @@ from torch import Tensor, nn
 from torch.func import grad, vmap
 from torch.nn import functional as F
 
+from ddnl_ray.cards.read import read_set
 from ddnl_ray.data import PreparedData
 from ddnl_ray.distill import Distilled
 from ddnl_ray.errors import CorruptFileError, RequestError
 from ddnl_ray.evaluate import EvalRecipe, train
-from ddnl_ray.files import read_json, read_tensors, sha256
+from ddnl_ray.files import read_json, sha256
 from ddnl_ray.models import Flat, NetworkSpec
 from ddnl_ray.models.parts import outputs_of
 from ddnl_ray.seeds import SeedTree
@@ -171,6 +172,4 @@ def read_distilled(trial: Path) -> tuple[Distilled, dict[str, Any]]:
     card: dict[str, Any] = read_json(trial / "card.json")
     if sha256(path.read_bytes()) != card["images"]["sha256"]:
         raise CorruptFileError(f"{path} is not the set of its card; run the trial again")
-    tensors, _ = read_tensors(path)
-    factor = 1 if card.get("formation") is None else int(card["formation"]["factor"])
-    return Distilled(tensors["images"], tensors["labels"], card["step_size"], factor), card
+    return read_set(trial, card), card

@@ -42,7 +42,18 @@ def method_name(base_method: str, variant: str) -> str:
         For example ``"datm"``, ``"datm+sgr+tiat"``, ``"dividemix>datm"``, ``"full (early stopped)"``.
     """
     if base_method == "full":
-        return "full (early stopped)" if variant == EARLY_STOPPED else "full (last epoch)"
+        rest = variant.removesuffix(EARLY_STOPPED)
+        when = "last epoch" if rest == variant else "early stopped"
+        return f"{_with_variant(base_method, rest.removesuffix('_') or 'none')} ({when})"
+    return _with_variant(base_method, variant)
+
+
+def early_stopped(variant: str) -> str:
+    """Return the variant of training on all the data that stops early, of that which does not."""
+    return EARLY_STOPPED if variant == "none" else f"{variant}_{EARLY_STOPPED}"
+
+
+def _with_variant(base_method: str, variant: str) -> str:
     if variant == "none":
         return base_method
     if variant.startswith(_TWO_STAGE):

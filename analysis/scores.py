@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.names import BASES, EARLY_STOPPED, LABEL_SETS, NOISES, method_name, noise_name, rank
+from analysis.names import BASES, LABEL_SETS, NOISES, early_stopped, method_name, noise_name, rank
 from analysis.statistics import Replicate
 from ddnl_ray.results import Outcome
 
@@ -92,11 +92,11 @@ def scores(frame: pd.DataFrame, split: str = "test") -> list[Score]:
     """Return the sample of every setting with a headline score on ``split``, in the order of tables.
 
     Training on all the data (``full``) gives two settings: its last epoch, and the variant ``early_stopped``
-    with the accuracy at the epoch that the selection split chose.
+    with the accuracy at the epoch that the selection split chose; on cleaned labels likewise.
     """
     rows = headline_rows(frame, split)
     full = rows[rows["base_method"].eq("full") & rows["accuracy_best"].notna()]
-    found = _group(rows, "accuracy") + _group(full.assign(variant=EARLY_STOPPED), "accuracy_best")
+    found = _group(rows, "accuracy") + _group(full.assign(variant=full["variant"].map(early_stopped)), "accuracy_best")
     return sorted(found, key=lambda score: score.setting.order)
 
 

@@ -124,7 +124,7 @@ def costs(found: Iterable[Cell]) -> list[Cost]:
     """Return the cost of every method, in the order of cells; a trial counts once, not once per row."""
     by_method: dict[str, list[list[Row]]] = {}
     for cell in found:
-        name = "full" if cell.setting.base_method == "full" else cell.setting.method
+        name = cell.setting.method.removesuffix(" (last epoch)")
         by_method.setdefault(name, []).extend(cell.trials.values())
     return [
         Cost(

@@ -199,7 +199,7 @@ def test_wrong_command_lines_end_with_2(ddnl: Ddnl, file: Path, arguments: list[
 
 
 WRONG = [
-    (["--set", "budgt.experts=1"], "unknown key 'budgt': did you mean 'budget'? Known: budget, data, "),
+    (["--set", "budgt.experts=1"], "unknown key 'budgt': did you mean 'budget'? Known: budget, cleaner, data, "),
     (["--set", "budget.expert=1"], "unknown key 'budget.expert': did you mean 'experts'? Known: "),
     (["--set", "grid.ipcs=[1]"], "grid.ipcs: unknown key: did you mean 'ipc'?"),
     (["--set", "params.datm.lr_imgs=1"], "params.datm.lr_imgs: no chosen method has it: did you mean 'datm.lr_img'?"),

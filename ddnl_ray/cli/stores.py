@@ -40,7 +40,9 @@ def experts_ls(store: Address, as_json: bool) -> None:
     for buffer in buffers:
         days = (time.time() - buffer.used_at) / 86400
         what = " ".join(str(buffer.about.get(key, "")) for key in ("dataset", "noise"))
-        what += "".join(f" {name}" for name in ("tad", "sgr", "rdc", "tuned") if name in buffer.about.get("policy", {}))
+        what += "".join(
+            f" {name}" for name in ("tad", "sgr", "rdc", "tuned", "cleaned") if name in buffer.about.get("policy", {})
+        )
         size = f"{buffer.num_bytes / 2**20:.1f} MiB"
         there = f"{buffer.experts:4d} experts to epoch {max(0, buffer.last_epoch):3d}"
         click.echo(f"{buffer.key}  {there}  {size:>12}  used {days:.1f} days ago  {what}")

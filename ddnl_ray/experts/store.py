@@ -41,7 +41,7 @@ from ddnl_ray.storage import Address, Entry, Folder, LocalFolder, open_folder
 T = TypeVar("T")
 
 DESCRIPTION, USED = "buffer.json", "used"
-STAGING = ".import-"
+STAGING, UNFINISHED = ".import-", ".checkpoint"
 DERIVED = "derived"
 """The folder of what is made of data and experts beside trajectories (:mod:`ddnl_ray.robust.derived`)."""
 
@@ -290,7 +290,7 @@ class ExpertStore:
         return [
             dataclasses.replace(entry, changed_at=found.get(f"{name}.{USED}", entry).changed_at)
             for name, entry in found.items()
-            if name.endswith(".safetensors")
+            if name.endswith((".safetensors", UNFINISHED))
         ]
 
     def collect_derived(self, unused_days: float) -> list[Entry]:

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from ddnl_ray.data import Whitening
 from ddnl_ray.evaluate import EvalRecipe
 from ddnl_ray.experts import ExpertRecipe
+from ddnl_ray.features import SimclrConfig
 from ddnl_ray.models import NetworkSpec
 
 DSA = "color_crop_cutout_flip_scale_rotate"
@@ -66,6 +67,13 @@ def backbone(dataset: str) -> NetworkSpec:
     if dataset == "digits":
         return NetworkSpec("convnet2", 32)
     return NetworkSpec("convnet4" if dataset == "tinyimagenet" else "convnet3")
+
+
+def extractor_of(dataset: str) -> SimclrConfig:
+    """Return how the extractor of a data set is trained: a ResNet-18 for 500 epochs, for digits a ConvNet for 30."""
+    if is_digits(dataset):
+        return SimclrConfig(network=backbone(dataset), epochs=30, batch_size=256, flip=False)
+    return SimclrConfig()
 
 
 def is_digits(dataset: str) -> bool:

@@ -19,9 +19,8 @@ from ddnl_ray.errors import require_known
 from ddnl_ray.features import SimclrConfig
 from ddnl_ray.models import NetworkSpec
 from ddnl_ray.noise import NoiseConfig
-from ddnl_ray.recipes.base import DSA, backbone, is_digits
+from ddnl_ray.recipes.base import DSA, backbone, extractor_of, is_digits
 from ddnl_ray.recipes.rdc import likely_rate, nearest_weight, unlabelled_weight
-from ddnl_ray.recipes.robust import extractor_of
 
 EXTREME = 0.85
 """Rate from which on the settings of 90 % hold."""

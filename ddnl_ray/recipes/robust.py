@@ -1,4 +1,6 @@
-"""Settings of TAD, SGR and TIAT (RDC's: :mod:`ddnl_ray.recipes.rdc`), and of the extractor, by data set.
+"""Settings of what is added to a method by data set: those of TAD, SGR and TIAT, and where the others' are.
+
+RDC's are in :mod:`ddnl_ray.recipes.rdc`, those of cleaners in :mod:`ddnl_ray.recipes.denoise`.
 
 The papers give few of them; the defaults of the configuration classes are the choices that their docstrings explain.
 Here is what differs between data sets.
@@ -8,9 +10,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from ddnl_ray.features import SimclrConfig
-from ddnl_ray.models import NetworkSpec
+from ddnl_ray.denoise import CLEANERS
 from ddnl_ray.noise import NoiseConfig
+from ddnl_ray.recipes.denoise import cleaner_recipe
 from ddnl_ray.recipes.rdc import rdc
 
 _MANY_CLASSES = ("cifar100", "tinyimagenet")
@@ -41,15 +43,10 @@ _PARTS: dict[str, dict[str, dict[str, Any]]] = {
 
 
 def part_settings(part: str, base: str, dataset: str, noise: NoiseConfig) -> dict[str, Any]:
-    """Return the settings of a part that are a data set's own, with its prefix, and what it changes in the base's."""
+    """Return the settings of a part or a cleaner that are a data set's own, with its prefix; RDC changes the base."""
     if part == "rdc":
         return rdc(base, dataset, noise)
+    if part in CLEANERS:
+        return {f"{part}.{name}": value for name, value in cleaner_recipe(part, dataset, noise).settings.items()}
     kind = "many" if dataset in _MANY_CLASSES else dataset
     return {f"{part}.{name}": value for name, value in _PARTS[part].get(kind, {}).items()}
-
-
-def extractor_of(dataset: str) -> SimclrConfig:
-    """Return how the extractor of a data set is trained: a ResNet-18 for 500 epochs, for digits a ConvNet for 30."""
-    if dataset == "digits":
-        return SimclrConfig(network=NetworkSpec("convnet2", 32), epochs=30, batch_size=256, flip=False)
-    return SimclrConfig()

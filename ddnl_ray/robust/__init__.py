@@ -1,5 +1,9 @@
-"""What makes a method trust the right samples: TAD, SGR and TIAT by its experts and targets, RDC by golden sets."""
+"""What makes a method trust the right samples.
 
+TAD, SGR and TIAT do it by its experts and targets, RDC by golden sets, and cleaners by the labels that they hand over.
+"""
+
+from ddnl_ray.robust.cleaned import CleanedLabels, CleanerTraining
 from ddnl_ray.robust.composition import BASES, NAMES, Composition, compose, nearest_method
 from ddnl_ray.robust.derived import Derived, Inputs, bring
 from ddnl_ray.robust.outcome import Trusted, describe_choice, describe_trust, golden_sets, trusted
@@ -9,6 +13,8 @@ from ddnl_ray.robust.rdc_trajectory import golden_term
 __all__ = [
     "BASES",
     "NAMES",
+    "CleanedLabels",
+    "CleanerTraining",
     "Composition",
     "Derived",
     "Inputs",

@@ -1,4 +1,8 @@
-"""Composed methods by name: a distiller and what makes it trust the right samples (``datm+sgr+tiat``, ``idm+rdc``)."""
+"""Composed methods by name.
+
+A distiller and what makes it trust the right samples (``datm+sgr+tiat``, ``idm+rdc``), or a cleaner of labels and the
+distiller that then takes its labels for right (``dividemix>datm``), which TAD (Wu et al. 2025) calls two-stage.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, get_type_hints
 
+from ddnl_ray.denoise import CLEANERS
 from ddnl_ray.distill import METHODS, Method, MethodKind
-from ddnl_ray.errors import RequestError
+from ddnl_ray.errors import RequestError, nearest
 from ddnl_ray.robust.rdc_accdd import RdcAccdd, RdcAccddConfig
 from ddnl_ray.robust.rdc_config import RdcConfig
 from ddnl_ray.robust.rdc_idm import RdcIdm, RdcIdmConfig
@@ -32,6 +37,13 @@ COMPOSED = (
     *(f"{base}+rdc" for base in ON_NETWORKS),
 )
 NAMES = (*METHODS, *COMPOSED)
+"""All but the two-stage ones: each of :data:`ddnl_ray.distill.METHODS` may follow each of
+:data:`ddnl_ray.denoise.CLEANERS`."""
+
+STAGES = ">"
+"""Between a cleaner and a distiller."""
+_PUBLISHED_VARIANTS = {"c2d": "c2d", "l2b": "l2b_dividemix"}
+"""What the published tables call a two-stage variant, where it is not ``two_stage_*``."""
 
 
 @dataclass(frozen=True)
@@ -41,10 +53,13 @@ class Composition:
     Attributes:
         base: A name of :data:`ddnl_ray.distill.METHODS`.
         parts: Names of :data:`ROBUST`; () for a plain method.
+        cleaner: A name of :data:`ddnl_ray.denoise.CLEANERS`, whose labels the method takes for right; None: it gets the
+            observed ones.
     """
 
     base: str
     parts: tuple[str, ...] = ()
+    cleaner: str | None = None
 
     @property
     def kind(self) -> MethodKind:
@@ -74,12 +89,16 @@ class Composition:
 
     @property
     def variant(self) -> str:
-        """What the result table calls the parts: ``none``, ``tad``, ``sgr_tiat``, ..."""
+        """What the result table calls the parts: ``none``, ``tad``, ``sgr_tiat``, ``two_stage_dividemix``, ..."""
+        if self.cleaner is not None:
+            return _PUBLISHED_VARIANTS.get(self.cleaner, f"two_stage_{self.cleaner}")
         return "_".join(self.parts) or "none"
 
     @property
     def configs(self) -> tuple[str, ...]:
-        """The parts that have settings: TIAT alone takes the scores of SGR, and so its settings."""
+        """What has settings: the parts (TIAT alone takes the scores of SGR, and so its settings), or the cleaner."""
+        if self.cleaner is not None:
+            return (self.cleaner,)
         return ("sgr", "tiat") if self.parts == ("tiat",) else self.parts
 
     @property
@@ -87,7 +106,7 @@ class Composition:
         """The type of every setting: those of the base by name, those of the parts with their prefix."""
         types = dict(_types(METHODS[self.base].config))
         for part in self.configs:
-            types |= {f"{part}.{name}": kind for name, kind in _types(ROBUST[part]).items()}
+            types |= {f"{part}.{name}": kind for name, kind in _types(_config(part)).items()}
         return types
 
     @property
@@ -118,7 +137,7 @@ class Composition:
             prefix = f"{part}."
             values = {name.removeprefix(prefix): value for name, value in params.items() if name.startswith(prefix)}
             try:
-                parts[part] = ROBUST[part](**values)
+                parts[part] = _config(part)(**values)
             except RequestError as error:
                 raise RequestError(f"{part}: {error}") from error
         return Settings(METHODS[self.base].config(**own), parts)
@@ -130,7 +149,7 @@ class Settings:
 
     Attributes:
         base: The base method's.
-        parts: Those of the parts, by name.
+        parts: Those of the parts, or of the cleaner, by name.
     """
 
     base: Any
@@ -140,6 +159,11 @@ class Settings:
         """Return a setting by its name in :attr:`Composition.types`."""
         part, dot, field = name.partition(".")
         return getattr(self.parts[part], field) if dot else getattr(self.base, name)
+
+
+def _config(part: str) -> type[Any]:
+    """Return the configuration class of a part or a cleaner."""
+    return ROBUST[part] if part in ROBUST else CLEANERS[part][1]
 
 
 def _types(config: type[Any]) -> dict[str, Any]:
@@ -154,7 +178,8 @@ def nearest_method(name: str) -> str:
     added = ", ".join("+" + "+".join(parts) for parts in ON_EXPERTS)
     return (
         f"{hint}Known: {', '.join(sorted(METHODS))}; {', '.join(BASES)} also with {added}; "
-        f"{', '.join(ON_NETWORKS)} also with +rdc"
+        f"{', '.join(ON_NETWORKS)} also with +rdc; the first also on cleaned labels, CLEANER>METHOD, with the cleaners "
+        f"{', '.join(CLEANERS)}"
     )
 
 
@@ -162,9 +187,36 @@ def compose(name: str) -> Composition:
     """Take a method's name apart.
 
     Raises:
-        RequestError: The name is unknown.
+        RequestError: The name, or that of a cleaner, is unknown, or the two do not go together.
     """
+    if STAGES in name:
+        return _two_stage(name)
     if name not in NAMES:
         raise RequestError(f"unknown method {name!r}: {nearest_method(name)}")
     base, *parts = name.split("+")
     return Composition(base, tuple(parts))
+
+
+def _two_stage(name: str) -> Composition:
+    """Take a name apart that has a cleaner.
+
+    Raises:
+        RequestError: A name is unknown, or there are more stages than two, or the second chooses samples itself.
+    """
+    cleaner, *rest = name.split(STAGES)
+    if len(rest) > 1:
+        raise RequestError(
+            f"method {name!r} has {len(rest) + 1} stages, but labels are cleaned once: write CLEANER>METHOD, such as "
+            "'dividemix>datm'"
+        )
+    if cleaner not in CLEANERS:
+        raise RequestError(f"unknown cleaner {cleaner!r} in method {name!r}: {nearest(cleaner, CLEANERS)}")
+    (second,) = rest
+    if second in COMPOSED:
+        raise RequestError(
+            f"method {name!r}: {second} decides itself which labels to trust, and does not go with cleaned ones; use "
+            f"{cleaner}{STAGES}{second.partition('+')[0]}, or {second} alone"
+        )
+    if second not in METHODS:
+        raise RequestError(f"unknown method {second!r} in {name!r}: {nearest(second, METHODS)}")
+    return Composition(second, cleaner=cleaner)

@@ -13,7 +13,8 @@ from ddnl_ray.data import PreparedData
 from ddnl_ray.experts import BufferId, ExpertRecipe, ExpertStore, Trajectory, build_experts, training_labels
 from ddnl_ray.features import SimclrConfig
 from ddnl_ray.noise import NoisyLabels
-from ddnl_ray.robust.composition import compose
+from ddnl_ray.robust.cleaned import CleanedLabels, CleanedSource, CleanerTraining
+from ddnl_ray.robust.composition import Composition, compose
 from ddnl_ray.robust.derived import Derived, bring
 from ddnl_ray.robust.forgetting import ForgettingConfig
 from ddnl_ray.robust.rdc_experts import LEARNING, GoldenSets, GoldenSource, build_golden_experts
@@ -28,10 +29,12 @@ def prepared_from(method: str, setting: str) -> bool:
     """Return whether something that is prepared for a composed method depends on one of its settings.
 
     Args:
-        method: A name of :data:`ddnl_ray.robust.composition.NAMES`.
+        method: Its name.
         setting: By its name in :attr:`Composition.types`.
     """
     composition = compose(method)
+    if composition.cleaner is not None:
+        return setting.startswith(f"{composition.cleaner}.")
     part, dot, name = setting.partition(".")
     if not dot:
         return setting == "expert_epochs" and "tiat" in composition.parts
@@ -47,28 +50,39 @@ class Setting:
     Attributes:
         data: Fingerprint of the prepared data.
         labels: SHA-256 of the observed labels of its training part.
-        method: A name of :data:`ddnl_ray.robust.composition.NAMES` that needs experts.
+        num_classes: Number of classes.
+        method: The name of a method that needs experts, or cleaned labels.
         params: All its hyper-parameters.
-        experts: How experts are trained.
+        experts: How experts are trained; None: it needs none.
         num_experts: How many.
         seed: Root of the seeds of experts and of what is derived.
         dtype: How snapshots are stored.
         augment: Augmentation of students, as :func:`ddnl_ray.data.augmentation` reads it.
         extractor: How the extractor is trained, for methods that have one.
         anchor_params: Hyper-parameters with which the base method distils TAD's anchors.
+        cleaner: What a cleaner trains, for methods that have one.
     """
 
     data: str
     labels: str
+    num_classes: int
     method: str
     params: Mapping[str, Any]
-    experts: ExpertRecipe
+    experts: ExpertRecipe | None
     num_experts: int
     seed: int
     dtype: str
     augment: str | None
     extractor: SimclrConfig | None
     anchor_params: Mapping[str, Any] | None
+    cleaner: CleanerTraining | None = None
+
+    @property
+    def plain(self) -> BufferId | None:
+        """Experts that learn from the observed labels; None: the method needs none."""
+        if self.experts is None:
+            return None
+        return BufferId(self.data, self.labels, self.experts, self.seed, self.dtype)
 
 
 @dataclass(frozen=True)
@@ -76,15 +90,15 @@ class Preparation:
     """What is made for a trial, in this order.
 
     Attributes:
-        first: What the experts depend on.
-        experts: The buffer that is matched.
+        first: What the experts depend on, or the method where it has none.
+        experts: The buffer that is matched; None: the method needs no experts.
         then: What depends on the experts; the second targets, or the trials, read it.
         targets: The second targets, a buffer of snapshots by the epoch where a segment starts; None: there are none.
         scores: How SGR scores the images; None: it does not.
     """
 
     first: tuple[Derived, ...]
-    experts: BufferId
+    experts: BufferId | None
     then: tuple[Derived, ...] = ()
     targets: BufferId | None = None
     scores: SgrSource | None = None
@@ -104,8 +118,11 @@ def prepare(setting: Setting) -> Preparation:
     """Return what a setting needs."""
     composition = compose(setting.method)
     settings = composition.settings(setting.params)
-    parts = settings.parts
-    experts = BufferId(setting.data, setting.labels, setting.experts, setting.seed, setting.dtype)
+    parts, experts = settings.parts, setting.plain
+    if composition.cleaner is not None:
+        return _two_stage(setting, composition, parts[composition.cleaner])
+    assert setting.experts is not None
+    assert experts is not None
     if "tad" in parts:
         curated = _curated(setting, composition.base, parts["tad"])
         first = (curated.features, curated) if curated.features is not None else (curated,)
@@ -133,6 +150,21 @@ def prepare(setting: Setting) -> Preparation:
     return Preparation((forgotten,), experts, (reliable,), targets, scores)
 
 
+def _two_stage(setting: Setting, composition: Composition, config: Any) -> Preparation:
+    """Return what a method on cleaned labels needs: the labels, and experts that learn from them, if any."""
+    name, training, experts = composition.cleaner, setting.cleaner, setting.plain
+    assert name is not None
+    assert training is not None
+    extractor = setting.extractor
+    features = Features(setting.data, extractor, setting.seed) if extractor is not None else None
+    cleaned = CleanedLabels(
+        setting.data, setting.labels, name, config.identity, training, setting.num_classes, features, setting.seed
+    )
+    if experts is not None:
+        experts = dataclasses.replace(experts, policy=CleanedSource(cleaned))
+    return Preparation((features, cleaned) if features is not None else (cleaned,), experts)
+
+
 def _curated(setting: Setting, base: str, tad: Any) -> Curated:
     """Return TAD's choice; where nothing is relabelled it needs neither extractor nor anchors."""
     features, params = None, {}
@@ -142,6 +174,7 @@ def _curated(setting: Setting, base: str, tad: Any) -> Curated:
         if tad.features == "simclr":
             assert setting.extractor is not None
             features = Features(setting.data, setting.extractor, setting.seed)
+    assert setting.experts is not None
     return Curated(
         setting.data,
         setting.labels,

@@ -128,3 +128,18 @@ def quality(curation: Curation, clean: Tensor) -> list[dict[str, Any]]:
 def share_of(values: Tensor) -> float | None:
     """Return the share of true values, None of none."""
     return float(values.double().mean()) if len(values) else None
+
+
+def auc(right: Tensor, scores: Tensor) -> float | None:
+    """Return the area under the ROC curve; None where all labels are true, or all wrong.
+
+    Args:
+        right: Which samples are positive, bool [N].
+        scores: What ranks them [N].
+    """
+    if bool(right.all()) or not bool(right.any()):
+        return None
+    # Imported here because it takes a second.
+    from sklearn.metrics import roc_auc_score
+
+    return float(roc_auc_score(right.numpy(), scores.numpy()))

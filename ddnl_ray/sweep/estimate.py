@@ -23,6 +23,9 @@ from ddnl_ray.sweep.plan import Cell, Plan
 from ddnl_ray.sweep.probe import Probe
 from ddnl_ray.sweep.studies import Studies
 
+_UNKNOWN = {"features": "training extractors", "cleaned": "cleaning labels"}
+"""Derived things whose making takes no known number of epochs of an expert."""
+
 
 @dataclass(frozen=True)
 class _Work:
@@ -99,7 +102,8 @@ def estimate(plan: Plan, run: Path | Folder, store: ExpertStore) -> dict[str, An
         for kind in left
     }
     derived = _derived(plan, studies.remaining(), store)
-    expert_seconds = sum((each.expert_epochs or 0.0) * probe.epoch_seconds(cell) for each, cell in derived.values())
+    known_epochs = [(each.expert_epochs, cell) for each, cell in derived.values()]
+    expert_seconds = sum(epochs * probe.epoch_seconds(cell) for epochs, cell in known_epochs if epochs)
     expert_seconds += sum(work.epochs * probe.epoch_seconds(work.need.cell) for work in works if work.epochs)
     total = expert_seconds + sum(each[kind] * count for kind, count in left.items())
     return {
@@ -149,8 +153,9 @@ def estimate_text(plan: Plan, figures: dict[str, Any]) -> str:
     if figures["derived"]:
         counts = Counter(figures["derived"])
         named = ", ".join(f"{count} {kind}" for kind, count in counts.items())
-        unknown = "; training extractors is not in the estimate" if "features" in counts else ""
-        lines.append(f"to make before: {named}{unknown}")
+        unknown = [text for kind, text in _UNKNOWN.items() if kind in counts]
+        without = f"; {' and '.join(unknown)} is not in the estimate" if unknown else ""
+        lines.append(f"to make before: {named}{without}")
     own = [cell.name for cell in plan.cells if cell.prepares_itself]
     if own:
         lines.append(f"{len(own)} cells search what their experts depend on: each trial makes its own, not estimated")

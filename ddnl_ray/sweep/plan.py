@@ -20,7 +20,7 @@ from ddnl_ray.noise import NoiseConfig, NoisyLabels, apply_noise
 from ddnl_ray.recipes import RECIPES
 from ddnl_ray.robust import Preparation, compose, prepared_from
 from ddnl_ray.sweep.checks import check_parameter_names, check_selection, check_values, corners, ends
-from ddnl_ray.sweep.resolve import trial_config, with_anchors
+from ddnl_ray.sweep.resolve import trial_config, with_anchors, with_cleaner
 from ddnl_ray.sweep.schema import NoiseSection, SpaceSection, SweepFile
 from ddnl_ray.trial import TrialConfig
 from ddnl_ray.trial.prepare import preparation_of
@@ -166,7 +166,7 @@ def _setting(
     config = trial_config(sweep, recipe, composition, noise, data[zca])
     config = dataclasses.replace(config, method=method, ipc=ipc, params={**config.params, **own})
     check_values(sweep, config)
-    config = with_anchors(sweep, config, dataset.name)
+    config = with_cleaner(sweep, with_anchors(sweep, config, dataset.name), dataset.name)
     space = composition.own(sweep.search.space)
     parts = [
         noise.slug(),
@@ -227,14 +227,18 @@ Combination = tuple[NoiseConfig, str, int | None, int, int, dict[str, Any]]
 
 
 def _combinations(sweep: SweepFile, noises: list[NoiseConfig]) -> Iterator[Combination]:
-    """Yield (noise, method, ipc, noise_seed, seed, dotted axes); ``full`` has no ipc and runs once per noise draw."""
+    """Yield (noise, method, ipc, noise_seed, seed, dotted axes).
+
+    ``full`` has no ipc and runs once per noise draw, on cleaned labels once per setting of the cleaner.
+    """
     grid = sweep.grid
-    names = list(grid.parameters)
     for noise, method, noise_seed in itertools.product(noises, grid.method, grid.noise_seed):
-        if method == "full":
-            yield noise, method, None, noise_seed, grid.seed[0], {}
-            continue
-        for ipc, seed, *values in itertools.product(grid.ipc, grid.seed, *grid.parameters.values()):
+        composition, axes, ipcs, seeds = compose(method), grid.parameters, list[int | None](grid.ipc), grid.seed
+        if composition.base == "full":
+            axes = {name: values for name, values in axes.items() if composition.own({name: values})}
+            ipcs, seeds = [None], grid.seed[:1]
+        names = list(axes)
+        for ipc, seed, *values in itertools.product(ipcs, seeds, *axes.values()):
             yield noise, method, ipc, noise_seed, seed, dict(zip(names, values, strict=True))
 
 
@@ -290,7 +294,8 @@ def _check_setting(cell: Cell, data: PreparedData) -> None:
         raise RequestError(
             f"{config.method} keeps pixels, which are not whitened, but data.zca is true; set it to false"
         )
-    for network in (config.network, *config.eval_networks):
+    trained = [config.cleaner.network] if config.cleaner is not None else []
+    for network in (config.network, *config.eval_networks, *trained):
         network.require_fits(data.input_shape)
     if config.experts is not None and cell.last_epoch > config.experts.epochs:
         raise RequestError(
@@ -308,7 +313,7 @@ def _smallest_class(data: PreparedData, labels: NoisyLabels) -> tuple[int, int]:
 
 
 def _check_ipc(config: TrialConfig, data: PreparedData, smallest: int, count: int) -> None:
-    """Check that every class has as many images as are distilled.
+    """Check that every class has as many images as are distilled; of cleaned labels that is known when they are made.
 
     Raises:
         RequestError: The ipc does not fit.
@@ -317,7 +322,7 @@ def _check_ipc(config: TrialConfig, data: PreparedData, smallest: int, count: in
         return
     if config.ipc < 1:
         raise RequestError(f"grid.ipc must be at least 1, but got {config.ipc}")
-    if config.ipc > count:
+    if config.ipc > count and compose(config.method).cleaner is None:
         raise RequestError(
             f"grid.ipc: {config.ipc} is larger than class {data.classes[smallest]!r}, which has "
             f"{count} training images under {config.noise.slug()} (noise_seed {config.noise_seed}); "

@@ -13,7 +13,7 @@ from ddnl_ray.models import NetworkSpec
 from ddnl_ray.models.spec import CONVNET_DEPTHS, CONVNET_WIDTH, DOUBLING_DEPTHS, RESNET_WIDTH
 from ddnl_ray.noise import NoiseConfig
 from ddnl_ray.noise.asymmetric import DEFAULT_MAPS
-from ddnl_ray.recipes import RECIPES, Recipe, extractor_of, part_settings
+from ddnl_ray.recipes import RECIPES, Recipe, cleaner_recipe, extractor_of, part_settings
 from ddnl_ray.robust import Composition, compose
 from ddnl_ray.sweep.read import read_sweep
 from ddnl_ray.sweep.schema import SweepFile
@@ -61,6 +61,7 @@ def _protocol(sweep: SweepFile, row: Mapping[str, Any]) -> Protocol | None:
         *_budget(sweep, composition, recipe),
         *_parameters(sweep, composition, recipe, noise, row),
         *_training(sweep, composition, recipe),
+        *(_cleaner(sweep, composition.cleaner, noise) if composition.cleaner is not None else ()),
         *(_extractor(sweep) if "tad" in composition.parts and params.value("tad.loops") == "both" else ()),
     )
     return Protocol(
@@ -157,8 +158,17 @@ def _training(sweep: SweepFile, composition: Composition, recipe: Recipe) -> Ite
         yield from _change("settings", f"experts.{name}", getattr(sweep.experts, name), getattr(recipe.experts, name))
 
 
+def _cleaner(sweep: SweepFile, name: str, noise: NoiseConfig) -> Iterator[Change]:
+    """Yield how a cleaner trains otherwise, and the extractor that it has."""
+    section, usual = sweep.cleaner, cleaner_recipe(name, sweep.data.name, noise)
+    yield from _change("settings", "cleaner.network", section.network, usual.network.name)
+    yield from _change("settings", "cleaner.width", section.width, usual.network.width or "the usual")
+    if usual.extractor is not None:
+        yield from _extractor(sweep)
+
+
 def _extractor(sweep: SweepFile) -> Iterator[Change]:
-    """Yield how TAD's extractor is trained otherwise."""
+    """Yield how an extractor is trained otherwise."""
     section, usual = sweep.extractor, extractor_of(sweep.data.name)
     yield from _change("budget", "extractor.epochs", section.epochs, usual.epochs)
     yield from _change("settings", "extractor.network", section.network, usual.network.name)

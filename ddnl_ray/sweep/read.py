@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from ddnl_ray.errors import RequestError, nearest
 from ddnl_ray.models import NETWORKS
-from ddnl_ray.robust import NAMES, nearest_method
+from ddnl_ray.robust import compose
 from ddnl_ray.sweep.schema import SweepFile
 
 
@@ -67,21 +67,18 @@ def parse_sweep(document: dict[str, Any], origin: str) -> SweepFile:
         raise RequestError("\n".join(_explain(document, item, origin) for item in error.errors())) from error
     for method in sweep.grid.method:
         _require_method(method, origin)
-    for network in [sweep.model.name, sweep.extractor.network, *(sweep.evaluate.networks or [])]:
+    chosen = [sweep.model.name, sweep.extractor.network, sweep.cleaner.network]
+    for network in [*chosen, *(sweep.evaluate.networks or [])]:
         if network is not None and network not in NETWORKS:
             raise RequestError(f"{origin}: unknown network {network!r}: {nearest(network, NETWORKS)}")
     return sweep
 
 
 def _require_method(method: str, origin: str) -> None:
-    if method in NAMES:
-        return
-    if ">" in method:
-        raise RequestError(
-            f"{origin}: grid.method: {method!r} cleans before it distils, and no cleaner is built in this version; "
-            f"{nearest_method(method)}"
-        )
-    raise RequestError(f"{origin}: grid.method: unknown method {method!r}: {nearest_method(method)}")
+    try:
+        compose(method)
+    except RequestError as error:
+        raise RequestError(f"{origin}: grid.method: {error}") from error
 
 
 def _explain(document: dict[str, Any], item: Any, origin: str) -> str:

@@ -6,12 +6,13 @@ import dataclasses
 from typing import Any
 
 from ddnl_ray.data import PreparedData
+from ddnl_ray.errors import RequestError
 from ddnl_ray.experts import ExpertRecipe
 from ddnl_ray.features import SimclrConfig
 from ddnl_ray.models import NetworkSpec
 from ddnl_ray.noise import NoiseConfig
-from ddnl_ray.recipes import RECIPES, Recipe, extractor_of, part_settings
-from ddnl_ray.robust import Composition, compose
+from ddnl_ray.recipes import RECIPES, Recipe, cleaner_recipe, extractor_of, part_settings
+from ddnl_ray.robust import CleanerTraining, Composition, compose
 from ddnl_ray.sweep.schema import SweepFile
 from ddnl_ray.trial import TrialConfig
 
@@ -81,8 +82,33 @@ def with_anchors(sweep: SweepFile, config: TrialConfig, dataset: str) -> TrialCo
     params = dict(RECIPES[composition.base](dataset, tad.anchors_per_class, config.noise).params)
     own = composition.own(sweep.params)
     params |= {name: value for name, value in own.items() if "." not in name}
-    extractor = _extractor(sweep, dataset) if tad.features == "simclr" else None
+    extractor = _extractor(sweep, extractor_of(dataset)) if tad.features == "simclr" else None
     return dataclasses.replace(config, anchor_params=params, extractor=extractor)
+
+
+def with_cleaner(sweep: SweepFile, config: TrialConfig, dataset: str) -> TrialConfig:
+    """Give a configuration with a cleaner what that trains, and the extractor that it needs.
+
+    None of it depends on the backbone of distillation, so that all methods and networks share the cleaned labels.
+
+    Raises:
+        RequestError: The cleaner is to know true labels, which a sweep does not have.
+    """
+    composition = compose(config.method)
+    name = composition.cleaner
+    if name is None:
+        return config
+    own = composition.settings(config.params).parts[name]
+    if getattr(own, "meta", None) == "known":
+        raise RequestError(f"{name}.meta is 'known', but a sweep gives no true labels to a cleaner; use divided")
+    recipe = cleaner_recipe(name, dataset, config.noise)
+    network = _network(recipe.network, sweep.cleaner.network, sweep.cleaner.width)
+    extractor = recipe.extractor if getattr(own, "source", "given") == "given" else None
+    if extractor is not None:
+        extractor = _extractor(sweep, extractor)
+        if name == "c2d":
+            extractor = dataclasses.replace(extractor, network=network)
+    return dataclasses.replace(config, cleaner=CleanerTraining(network, recipe.flip), extractor=extractor)
 
 
 def _experts(recipe: ExpertRecipe, network: NetworkSpec, changes: dict[str, Any]) -> ExpertRecipe:
@@ -93,15 +119,19 @@ def _experts(recipe: ExpertRecipe, network: NetworkSpec, changes: dict[str, Any]
     return dataclasses.replace(recipe, network=network, **changes)
 
 
-def _extractor(sweep: SweepFile, dataset: str) -> SimclrConfig:
-    """Lay the sweep's changes over the data set's extractor."""
-    section, config = sweep.extractor, extractor_of(dataset)
-    network = config.network
-    if section.network is not None or section.width is not None:
-        same = section.network in (None, network.name)
-        network = NetworkSpec(section.network or network.name, section.width or (network.width if same else None))
+def _extractor(sweep: SweepFile, config: SimclrConfig) -> SimclrConfig:
+    """Lay the sweep's changes over an extractor."""
+    section = sweep.extractor
+    network = _network(config.network, section.network, section.width)
     changes = _given(epochs=section.epochs, batch_size=section.batch_size, lr=section.lr)
     return dataclasses.replace(config, network=network, **changes)
+
+
+def _network(recipe: NetworkSpec, name: str | None, width: int | None) -> NetworkSpec:
+    """Lay a name and a width over a recipe's network; another network has its usual width unless said."""
+    if name is None and width is None:
+        return recipe
+    return NetworkSpec(name or recipe.name, width or (recipe.width if name in (None, recipe.name) else None))
 
 
 def _given(**values: Any) -> dict[str, Any]:

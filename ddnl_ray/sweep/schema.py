@@ -155,6 +155,13 @@ class ExtractorSection(_Section):
     lr: float | None = None
 
 
+class CleanerSection(_Section):
+    """Changes to the network that cleaners train, and with it C2D's extractor; absent: the recipe's."""
+
+    network: str | None = None
+    width: int | None = None
+
+
 class BudgetSection(_Section):
     """How much to spend; absent: the recipe's full size, and no limit of time."""
 
@@ -205,6 +212,7 @@ class SweepFile(_Section):
     evaluate: EvaluateSection = EvaluateSection()
     experts: ExpertsSection = ExpertsSection()
     extractor: ExtractorSection = ExtractorSection()
+    cleaner: CleanerSection = CleanerSection()
     budget: BudgetSection = BudgetSection()
     model: ModelSection = ModelSection()
     resources: ResourcesSection = ResourcesSection()

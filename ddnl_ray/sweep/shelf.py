@@ -73,9 +73,8 @@ class Shelf:
         preparation = self.plan.preparation(cell)
         if preparation is None or cell.prepares_itself:
             return None
-        targets = preparation.targets
-        return Prepared(
-            preparation,
-            self.experts(cell, preparation.experts),
-            self.experts(cell, targets) if targets is not None else None,
-        )
+        views = [
+            self.experts(cell, buffer) if buffer is not None else None
+            for buffer in (preparation.experts, preparation.targets)
+        ]
+        return Prepared(preparation, *views)

@@ -48,12 +48,12 @@ class Prepared:
 
     Attributes:
         preparation: What it is.
-        experts: Its experts.
+        experts: Its experts, or None.
         targets: Its second targets, or None.
     """
 
     preparation: Preparation
-    experts: SharedExperts
+    experts: SharedExperts | None
     targets: SharedExperts | None
 
 
@@ -112,7 +112,7 @@ def _inputs(prepared: Prepared, data: PreparedData, labels: NoisyLabels, store: 
         data,
         labels,
         experts=prepared.experts,
-        expert_key=preparation.experts.key,
+        expert_key=preparation.experts.key if preparation.experts is not None else None,
         trusted=trusted(preparation, observed, store.root),
         targets=prepared.targets,
         golden=golden_sets(preparation, store.root, observed.device),

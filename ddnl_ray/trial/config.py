@@ -15,11 +15,11 @@ from ddnl_ray.features import SimclrConfig
 from ddnl_ray.files import digest
 from ddnl_ray.models import NetworkSpec
 from ddnl_ray.noise import NoiseConfig, NoisyLabels
-from ddnl_ray.robust import Trusted
+from ddnl_ray.robust import CleanerTraining, Trusted
 from ddnl_ray.robust.golden import Golden
 from ddnl_ray.seeds import SeedTree
 
-_OPTIONAL = ("extractor", "anchor_params")
+_OPTIONAL = ("extractor", "anchor_params", "cleaner")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,9 +35,10 @@ class TrialConfig:
     noise_seed: int = 0
     """Seed of the noise draw alone."""
     method: str
-    """A name of :data:`ddnl_ray.robust.NAMES`: a method of :data:`ddnl_ray.distill.METHODS`, perhaps with parts."""
+    """A name of :data:`ddnl_ray.robust.NAMES`: a method of :data:`ddnl_ray.distill.METHODS`, perhaps with parts; or
+    such a method on cleaned labels (``dividemix>datm``)."""
     params: dict[str, Any]
-    """Hyper-parameters of the method, and those of its parts with their prefix (``tad.top_k``)."""
+    """Hyper-parameters of the method, and those of its parts or its cleaner with their prefix (``tad.top_k``)."""
     ipc: int | None
     """Images per class; None for ``full``."""
     network: NetworkSpec
@@ -56,6 +57,8 @@ class TrialConfig:
     """How the self-supervised extractor is trained, where the method needs one."""
     anchor_params: dict[str, Any] | None = None
     """Hyper-parameters with which the base method distils TAD's anchors, where it does."""
+    cleaner: CleanerTraining | None = None
+    """What a cleaner trains, where the method has one."""
     evaluation: EvalRecipe
     """How networks are trained on the set."""
     eval_networks: tuple[NetworkSpec, ...]
@@ -96,7 +99,8 @@ class TrialInputs:
         labels: Observed labels of the whole training set, in file order.
         experts: Expert trajectories, for the methods that need them.
         expert_key: The buffer's name in the store.
-        trusted: The training images, with labels, from which the set starts; None: all, as observed.
+        trusted: The training images, with labels, from which the set starts, or which a cleaner hands over; None: all,
+            as observed.
         targets: Second targets of the student, for the methods that have them.
         golden: The golden set of every expert, for the methods that contrast with them.
         trust: What is known of how right the preparation's decisions are, for the trial's folder.

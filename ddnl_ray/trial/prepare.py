@@ -64,12 +64,13 @@ class Need:
 
 def preparation_of(config: TrialConfig, data: PreparedData, labels: NoisyLabels) -> Preparation | None:
     """Return what a trial needs; None: neither experts nor anything else."""
-    if config.experts is None:
+    if config.experts is None and config.cleaner is None:
         return None
     return prepare(
         Setting(
             data=data.fingerprint,
             labels=labels.select(data.train_index.cpu()).sha256,
+            num_classes=data.num_classes,
             method=config.method,
             params=config.params,
             experts=config.experts,
@@ -79,18 +80,21 @@ def preparation_of(config: TrialConfig, data: PreparedData, labels: NoisyLabels)
             augment=config.augment,
             extractor=config.extractor,
             anchor_params=config.anchor_params,
+            cleaner=config.cleaner,
         )
     )
 
 
 def needs_of(config: TrialConfig, preparation: Preparation, **highest: int) -> list[Need]:
-    """Return what is read of the experts and, where there are any, of the second targets.
+    """Return what is read of the experts, where there are any, and of the second targets.
 
     Args:
         config: The trial.
         preparation: What it needs.
         highest: Hyper-parameters that reach further than the trial's own (``max_start_epoch``, ``expert_epochs``).
     """
+    if preparation.experts is None:
+        return []
     composition = compose(config.method)
     settings = composition.settings({**config.params, **highest}).base
     reads_final = METHODS[composition.base].method.reads_final or preparation.reads_final
@@ -136,7 +140,8 @@ def make_inputs(
     needs = needs_of(config, preparation)
     total = sum(need.num_experts for need in needs)
     done = total - sum(len(store.missing(need.buffer.key, need.num_experts, need.train_to)) for need in needs)
-    on_experts(done, total)
+    if total:
+        on_experts(done, total)
     by_key = {need.buffer.key: need for need in needs}
     for stage, buffer in preparation.stages:
         for derived in stage:
@@ -154,8 +159,8 @@ def make_inputs(
     return TrialInputs(
         data,
         labels,
-        experts=views[0],
-        expert_key=needs[0].buffer.key,
+        experts=views[0] if views else None,
+        expert_key=needs[0].buffer.key if needs else None,
         trusted=trusted(preparation, observed, store.root),
         targets=views[1] if len(views) > 1 else None,
         golden=golden_sets(preparation, store.root, observed.device),
@@ -190,11 +195,8 @@ def prepare_and_run(
 def trust_of(
     preparation: Preparation, data: PreparedData, labels: NoisyLabels, store: ExpertStore
 ) -> dict[str, Any] | None:
-    """Return how right the decisions of a preparation are; None: there are none, or the truth is unknown."""
-    if not (preparation.first or preparation.then) or labels.clean is None:
-        return None
+    """Return how right the decisions of a preparation are (see :func:`describe_trust`)."""
     own = labels.select(data.train_index.cpu())
-    assert own.clean is not None
     return describe_trust(preparation, own.clean, own.labels, store.root)
 
 

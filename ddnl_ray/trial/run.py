@@ -129,6 +129,8 @@ class _Trial:
         trusted = self.inputs.trusted
         if trusted is not None:
             images, labels = images[trusted.rows], trusted.labels
+            if self.composition.cleaner is not None:
+                trusted.require_enough(self.composition.cleaner, data.classes, config.ipc)
         parts, targets, golden = self.composition.settings(config.params).parts, self.inputs.targets, self.inputs.golden
         return Problem(
             images=images,

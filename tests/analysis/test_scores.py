@@ -26,6 +26,10 @@ MakeRow = Callable[..., dict[str, Any]]
         ("idm", "rdc_partial", "idm+rdc_partial"),
         ("full", "none", "full (last epoch)"),
         ("full", "early_stopped", "full (early stopped)"),
+        ("full", "two_stage_lossmix", "lossmix>full (last epoch)"),
+        ("full", "two_stage_lossmix_early_stopped", "lossmix>full (early stopped)"),
+        ("full", "c2d", "c2d>full (last epoch)"),
+        ("full", "l2b_dividemix_early_stopped", "l2b>full (early stopped)"),
     ],
 )
 def test_method_names(base: str, variant: str, name: str) -> None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from analysis.names import method_name
+from analysis.published import VARIANTS, accuracies
+from ddnl_ray.denoise import CLEANERS
 from ddnl_ray.distill import METHODS
 from ddnl_ray.errors import RequestError
 from ddnl_ray.robust import BASES, NAMES, compose
@@ -24,6 +27,10 @@ DATM = {"syn_steps": 3, "max_start_epoch": 2, "lr_img": 1.0, "lr_lr": 0.1, "lr_y
         ("datm+sgr+tiat", "datm", "sgr_tiat", ("sgr", "tiat")),
         ("mtt+rdc", "mtt", "rdc", ("rdc",)),
         ("full", "full", "none", ()),
+        ("dividemix>datm", "datm", "two_stage_dividemix", ("dividemix",)),
+        ("c2d>mtt", "mtt", "c2d", ("c2d",)),
+        ("l2b>att", "att", "l2b_dividemix", ("l2b",)),
+        ("lossmix>full", "full", "two_stage_lossmix", ("lossmix",)),
     ],
 )
 def test_a_name_is_its_base_and_its_parts(name: str, base: str, variant: str, configs: tuple[str, ...]) -> None:
@@ -70,3 +77,48 @@ def test_settings_are_the_configurations_of_base_and_parts() -> None:
 def test_a_bad_value_of_a_part_is_refused_by_name() -> None:
     with pytest.raises(RequestError, match=r"^tad: top_k must be"):
         compose("datm+tad").settings(DATM | {"tad.top_k": 0})
+
+
+def test_every_method_goes_with_every_cleaner_and_is_named_as_it_is_written() -> None:
+    for cleaner in CLEANERS:
+        for base in METHODS:
+            name = f"{cleaner}>{base}"
+            found = compose(name)
+            assert (found.base, found.cleaner, found.parts) == (base, cleaner, ())
+            assert method_name(found.base, found.variant).removesuffix(" (last epoch)") == name
+
+
+def test_published_two_stage_rows_are_joined_with_ours() -> None:
+    ours = {(each.base, each.variant) for each in map(compose, (f"{a}>{b}" for a in CLEANERS for b in METHODS))}
+    plain = {"none", "tad", "sgr", "tiat", "sgr_tiat", "rdc", "tad_partial", "rdc_partial"}
+    published = {(each.base_method, each.variant) for each in accuracies() if each.variant not in plain}
+    assert published <= ours
+    assert {variant for _, variant in published} == set(VARIANTS) - plain
+
+
+def test_settings_of_a_cleaner_have_its_prefix() -> None:
+    found = compose("dividemix>datm")
+    values = {"datm.lr_img": 3, "dividemix.warm_up": 5, "lossmix.epochs": 6}
+    assert found.own(values) == {"lr_img": 3, "dividemix.warm_up": 5}
+    assert {"datm.lr_img", "dividemix.warm_up"} <= set(found.parameters)
+    settings = found.settings(DATM | {"dividemix.warm_up": 5})
+    assert settings.value("dividemix.warm_up") == 5
+    with pytest.raises(RequestError, match=r"^dividemix: sure must lie in"):
+        found.settings(DATM | {"dividemix.sure": 2.0})
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("dividmix>datm", r"unknown cleaner 'dividmix' in method .*: did you mean 'dividemix'"),
+        ("dividemix>dtm", r"unknown method 'dtm' in .*: did you mean 'datm'"),
+        ("knn>lossmix>datm", "has 3 stages, but labels are cleaned once"),
+        ("knn>datm+tad", r"datm\+tad decides itself which labels to trust, .*; use knn>datm, or datm\+tad alone"),
+        ("knn>idm+rdc", "use knn>idm"),
+        ("datm>knn", "unknown cleaner 'datm'"),
+        ("knn>", "unknown method ''"),
+    ],
+)
+def test_stages_that_do_not_go_together_are_refused(name: str, message: str) -> None:
+    with pytest.raises(RequestError, match=message):
+        compose(name)

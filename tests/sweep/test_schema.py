@@ -85,7 +85,7 @@ def test_the_walk_above_reaches_every_section() -> None:
     places = {".".join(where) for where, _ in SECTIONS}
     assert places == {
         *("", "data", "grid.noise.0", "search", "search.space.x", "evaluate", "evaluate.full", "experts", "budget"),
-        *("extractor", "model", "resources", "stopper"),
+        *("extractor", "cleaner", "model", "resources", "stopper"),
     }
 
 
@@ -172,11 +172,19 @@ def test_ranges_are_checked(sweep: Read, text: str, message: str) -> None:
             "dtm",
             r"unknown method 'dtm': did you mean 'datm'\? Known: accdd, att, dance, datm, dm, dsa, ftd, full, idm, "
             r"mtt, random, rcig, tesla; mtt, ftd, att, tesla, datm also with \+tad, \+sgr, \+tiat, \+sgr\+tiat, \+rdc; "
-            r"idm, accdd also with \+rdc$",
+            r"idm, accdd also with \+rdc; the first also on cleaned labels, CLEANER>METHOD, with the cleaners "
+            r"dividemix, c2d, l2b, coteaching, confident, lossmix, knn$",
         ),
         ("random+tad", r"unknown method 'random\+tad': did you mean "),
         ("datm+tiat+sgr", r"unknown method 'datm\+tiat\+sgr': did you mean 'datm\+tiat'\? Known: "),
-        ("dividemix>datm", r"'dividemix>datm' cleans before it distils, and no cleaner is built .*Known: "),
+        ("dividemx>datm", r"unknown cleaner 'dividemx' in method 'dividemx>datm': did you mean 'dividemix'\? Known: "),
+        ("dividemix>detm", r"unknown method 'detm' in 'dividemix>detm': did you mean 'datm'\? Known: "),
+        ("knn>lossmix>datm", r"'knn>lossmix>datm' has 3 stages, but labels are cleaned once: .*'dividemix>datm'"),
+        (
+            "dividemix>datm+tad",
+            r"datm\+tad decides itself which labels to trust, .*use dividemix>datm, or datm\+tad alone",
+        ),
+        ("+tad>datm", r"unknown cleaner '\+tad'"),
     ],
 )
 def test_unknown_methods_are_named_with_the_nearest(sweep: Read, method: str, message: str) -> None:
@@ -184,7 +192,9 @@ def test_unknown_methods_are_named_with_the_nearest(sweep: Read, method: str, me
         sweep(f"grid.method=[full, {method}]")
 
 
-@pytest.mark.parametrize("key", ["model.name=convnt3", "evaluate.networks=[convnet1, convnt3]"])
+@pytest.mark.parametrize(
+    "key", ["model.name=convnt3", "evaluate.networks=[convnet1, convnt3]", "cleaner.network=convnt3"]
+)
 def test_unknown_networks_are_named_with_the_nearest(sweep: Read, key: str) -> None:
     with pytest.raises(RequestError, match=r"unknown network 'convnt3': did you mean 'convnet3'\? Known: convnet1, "):
         sweep(key)

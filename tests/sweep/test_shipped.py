@@ -14,6 +14,7 @@ import pytest
 import torch
 import yaml
 
+from analysis.published import accuracies
 from ddnl_ray.data import Dataset
 from ddnl_ray.recipes import RECIPES, part_settings
 from ddnl_ray.robust import compose
@@ -245,3 +246,43 @@ def test_a_table_plans_on_the_real_images(real_data: Path) -> None:
     plan = make_plan(read_sweep(SWEEPS / "trajectory_cifar10.yaml", "smoke", (f"data.root={real_data}",)))
     assert {cell.config.method for cell in plan.cells} == set(RECIPES)
     assert set(plan.data) == {False, True}
+
+
+@pytest.mark.parametrize(
+    ("name", "paper", "table"),
+    [("tad_table4.yaml", "tad", 4), *((f"rdc_table{number}.yaml", "rdc", number) for number in (1, 2, 3, 4))],
+)
+def test_what_a_table_prints_is_in_its_file_under_the_same_names(
+    planned: MakePlan, name: str, paper: str, table: int
+) -> None:
+    printed = {
+        (
+            each.noise,
+            None if each.label_set else each.noise_rate,
+            each.label_set,
+            each.base_method,
+            each.variant,
+            each.ipc,
+        )
+        for each in accuracies(paper)
+        if each.table == table and each.base_method not in ("full", "random")
+    }
+    ours = set()
+    for cell in planned(name, None).cells:
+        noise, composition = cell.config.noise, compose(cell.config.method)
+        rate = 0.0 if noise.kind == "none" else noise.rate
+        ours.add((noise.kind, rate, noise.labels, composition.base, composition.variant, cell.config.ipc))
+    assert printed <= ours
+    assert any(">" in cell.config.method for cell in planned(name, None).cells)
+
+
+def test_the_tournament_has_every_route_on_the_same_noisy_sets(planned: MakePlan) -> None:
+    plan = planned("tournament.yaml", None)
+    noises = {"symmetric-0.2", "symmetric-0.4", "symmetric-0.6", "pairflip-0.4"}
+    assert {cell.config.noise.slug() for cell in plan.cells} == noises
+    draws = len(noises) * 3
+    routes = len(plan.sweep.grid.method)
+    assert len(plan.cells) == draws * routes
+    made = [plan.preparation(cell) for cell in plan.cells]
+    cleaned = {each.key for own in made if own is not None for each in own.first if each.kind == "cleaned"}
+    assert len(cleaned) == draws * 2

@@ -20,6 +20,7 @@ from ddnl_ray.features import SimclrConfig
 from ddnl_ray.models import NetworkSpec
 from ddnl_ray.noise import NoiseConfig, NoisyLabels
 from ddnl_ray.results import SCHEMA, SPLITS, read_rows, write_rows
+from ddnl_ray.robust import CleanerTraining
 from ddnl_ray.trial import TrialConfig, TrialInputs
 
 METHODS = ("random", "full", "mtt", "datm")
@@ -292,6 +293,7 @@ def test_the_hash_depends_on_every_field(config: Config) -> None:
         "expert_dtype": "float16",
         "extractor": SimclrConfig(),
         "anchor_params": {"lr_img": 1.0},
+        "cleaner": CleanerTraining(NetworkSpec("convnet1", 5), flip=False),
         "evaluation": replace(base.evaluation, epochs=5),
         "eval_networks": (NetworkSpec("convnet1", 5),),
         "repeats": 3,

@@ -21,6 +21,7 @@ import pandas as pd
 from analysis.facts import Facts
 from analysis.fits.coverage import Coverage, coverage
 from analysis.fits.crossover import SeriesCrossover, crossovers
+from analysis.fits.gaps import GapCorrelation, accuracy_gaps, gap_correlations
 from analysis.fits.nested import SettingComponents, setting_components
 from analysis.fits.rates import RateStudy, leave_one_rate_out
 from analysis.fits.scaling import ScalingFit, ScalingLaw, clean_share, scaling_laws
@@ -151,6 +152,7 @@ class Analysis:
         measured: What was measured, by run.
         notes: Where bounds are vacuous or their forms disagree, in sentences.
         rival: Variant of full-data training that distilled sets are held against.
+        gaps: How the gap between distilled and full-data accuracy is ordered beside the noise, IPC by IPC.
     """
 
     crossovers: tuple[SeriesCrossover, ...]
@@ -164,6 +166,7 @@ class Analysis:
     measured: tuple[tuple[str, Measurement], ...] = ()
     notes: tuple[str, ...] = ()
     rival: str = "none"
+    gaps: tuple[GapCorrelation, ...] = ()
 
 
 def analyze(
@@ -199,6 +202,7 @@ def analyze(
         measured=tuple((name, each.information) for name, each in facts.runs.items() if each.information is not None),
         notes=tuple(_notes(bounds)),
         rival=rival,
+        gaps=tuple(gap_correlations(accuracy_gaps(frame, split, rival))),
     )
 
 

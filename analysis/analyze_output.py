@@ -57,6 +57,9 @@ def to_json(analysis: Analysis) -> dict[str, Any]:
             {**_place(each.setting), **(_plain(each.study) if each.study is not None else {"reason": each.reason})}
             for each in analysis.rates
         ],
+        "gaps": [
+            {**_place(each.setting), "ipc": each.setting.ipc, **_plain(each.correlation)} for each in analysis.gaps
+        ],
         "variance": [
             {**_plain(dataclasses.asdict(each.setting)), **_plain(each.components)} for each in analysis.variance
         ],
@@ -108,8 +111,20 @@ def to_text(analysis: Analysis) -> str:
     lines += [f"  {form}: {_coverage(each)}" for form, each in analysis.coverage.items()]
     lines += ["", "Noise rate from crossovers, each rate left out in turn"]
     lines += [f"  {_name(each.setting)}: {_study(each)}" for each in analysis.rates]
+    lines += ["", "Gap (distilled minus full-data accuracy) against the share of wrong labels, rank correlation"]
+    lines += _gaps(analysis) or ["  It needs three rates or label sets with a full-data baseline."]
     lines += ["", "Where the variance of the accuracy is from", *_variance(analysis)]
     return "\n".join(lines)
+
+
+def _gaps(analysis: Analysis) -> list[str]:
+    """Return one line for every order that exists."""
+    return [
+        f"  {_name(each.setting)}, IPC {each.setting.ipc}: rho = {each.correlation.rho:.2f} over {each.correlation.n} "
+        f"(p = {each.correlation.p_value:.2g})"
+        for each in analysis.gaps
+        if each.correlation.rho is not None and each.correlation.p_value is not None
+    ]
 
 
 def _measured(analysis: Analysis) -> Iterator[str]:

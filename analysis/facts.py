@@ -78,6 +78,9 @@ class Size:
     reason: str = ""
 
 
+HUMAN = {"cifar10n": "cifar10", "cifar100n": "cifar100"}
+"""What results call a data set under its human labels, as the papers do, and whose images it has."""
+
 NO_SIZE = "The run does not say how many training images and classes there are; run the same sweep command again."
 
 
@@ -126,7 +129,8 @@ class Facts:
             runs: Names of the runs; none: all that there are.
         """
         known = [self.runs[name] for name in runs or self.runs if name in self.runs]
-        sizes = {(each.samples.get(dataset), each.classes.get(dataset)) for each in known}
+        name = HUMAN.get(dataset, dataset)
+        sizes = {(each.samples.get(name), each.classes.get(name)) for each in known}
         if not sizes or any(None in pair for pair in sizes):
             return Size(None, None, NO_SIZE)
         if len(sizes) > 1:
@@ -141,9 +145,8 @@ class Facts:
 
     def transition(self, runs: Iterable[str], noise: str, rate: float | None, labels: str | None) -> Matrix | None:
         """Return the realised transition matrix of a noise in some runs (the first that has one); None: unknown."""
-        known = (
-            self.runs[name].transitions.get((noise, rate, labels)) for name in runs or self.runs if name in self.runs
-        )
+        key = (noise, rate if labels is None else None, labels)  # the rate of human labels is a fact, not a setting
+        known = (self.runs[name].transitions.get(key) for name in runs or self.runs if name in self.runs)
         return next((matrix for matrix in known if matrix is not None), None)
 
     def measured(self, runs: Iterable[str]) -> Measurement | None:

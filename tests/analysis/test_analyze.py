@@ -98,6 +98,17 @@ def test_the_rival_may_be_training_that_stops_early(frame: pd.DataFrame) -> None
     assert to_json(early)["rival"] == "early_stopped"
 
 
+def test_the_gap_is_ordered_beside_the_noise(frame: pd.DataFrame) -> None:
+    """IPC* grows with the rate here, so that distilled sets lose more than full-data training does: the order is -1."""
+    found = analyze(frame, FACTS, Information())
+    assert found.gaps
+    assert [each.correlation.rho for each in found.gaps] == pytest.approx([-1.0] * len(found.gaps))
+    assert to_json(found)["gaps"][0]["n"] == len(RATES)
+    assert f"rho = -1.00 over {len(RATES)} (p = " in to_text(found)
+    alone = analyze(frame[frame["noise_rate"] == RATES[1]], FACTS, Information())
+    assert "It needs three rates" in to_text(alone)
+
+
 def test_json_has_the_promised_keys_and_no_nan(frame: pd.DataFrame) -> None:
     said = to_json(analyze(frame, FACTS, Information()))
     assert {"crossover", "fit", "bounds", "coverage", "noise_rate", "variance"} <= set(said)

@@ -12,7 +12,7 @@ import pytest
 
 from analysis.analyze import Information, analyze
 from analysis.analyze_output import to_text
-from analysis.facts import NO_SIZE, Facts, RunFacts
+from analysis.facts import NO_SIZE, Facts, RunFacts, Size
 from ddnl_ray.errors import RequestError
 
 TWO = Facts({"small": RunFacts({"digits": 400}, {"digits": 10}), "whole": RunFacts({"digits": 1293}, {"digits": 10})})
@@ -65,3 +65,10 @@ def test_bounds_are_those_of_the_run_of_the_series(
     joined = analyze(make_frame([*rows("small", "datm"), *rows("whole", "datm")]), TWO, Information())
     assert "Runs of 400 and 1293 training images are joined in one series" in to_text(joined)
     assert joined.rates[0].study is None
+
+
+def test_human_labels_are_of_the_images_of_their_data_set() -> None:
+    matrix = [[0.9, 0.1], [0.2, 0.8]]
+    facts = Facts({"run": RunFacts({"cifar10": 2250}, {"cifar10": 10}, {("natural", None, "worse"): matrix})})
+    assert facts.size("cifar10n", ["run"]) == Size(2250, 10)
+    assert facts.transition(["run"], "natural", 0.402, "worse") == matrix  # results have the realised rate

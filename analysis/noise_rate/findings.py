@@ -42,6 +42,12 @@ CLEAN_BELOW = 0.03
 """Median estimate up to which labels are taken as clean enough to go on with."""
 WEAK_BELOW = 0.2
 """Skill of the networks, 0 for the most frequent class and 1 for every label, below which nothing is said."""
+SURE_FROM = 0.75
+HARD = (
+    " Networks predict {} % of the labels that they have not seen. What they miss because images are hard and few "
+    "counts as wrong too: take the estimates for upper limits, unless longer training and more images leave them alone."
+)
+"""What is said below a share of :data:`SURE_FROM`: a wrong label and a hard image look the same to a weak network."""
 SHOWN = 10
 NO_NOISE = "[{kind: none}]"
 """Of a sweep file: take the labels as they are."""
@@ -192,6 +198,7 @@ def headline(found: Findings) -> str:
     return (
         f"An estimated {between} of the {len(found.labels.observed)} labels are wrong, by {len(rates)} estimators"
         + (", whose intervals overlap." if agree else "; they disagree: not all of their intervals overlap.")
+        + (HARD.format(percent(found.agreement)) if found.agreement < SURE_FROM else "")
     )
 
 

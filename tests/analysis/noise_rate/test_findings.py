@@ -108,3 +108,12 @@ def test_suggestions_replace_the_suspects_labels_alone(make: Make) -> None:
     assert found.labels.clean is not None
     np.testing.assert_array_equal(labels[::2], found.labels.clean)
     np.testing.assert_array_equal(labels[1::2], whole[1::2])
+
+
+def test_networks_that_miss_much_give_upper_limits(make: Make) -> None:
+    """Twenty-four wrong labels of sixty look the same as twenty-four images that are too hard."""
+    many = make({1: list(range(0, 24, 2)), 2: list(range(1, 24, 2))})
+    assert many.agreement == pytest.approx(0.6)
+    assert "Networks predict 60.0 %" in headline(many)
+    assert "upper limits" in headline(many)
+    assert "upper limits" not in headline(make(SPREAD))

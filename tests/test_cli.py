@@ -480,7 +480,7 @@ def test_the_status_of_a_run_that_has_ended(ddnl: Ddnl, finished: Path) -> None:
             "best",
             "running",
         ),
-        "stragglers",
+        *("stragglers", "object_store"),
     }
     assert (status["state"], status["cells"], status["cells_done"]) == ("finished", 1, 1)
     assert (status["trials"], status["done"], status["outcomes"]) == (1, 1, {"ok": 1})

@@ -21,6 +21,8 @@ from ddnl_ray.storage.retry import Patience
 
 CHUNK = 2**23
 TRANSFERS = 8
+REPLACED = 20
+"""How often a file is read that is replaced while it is read."""
 
 
 class RemoteFolder(Folder):
@@ -126,11 +128,19 @@ class RemoteFolder(Folder):
                 self.put(name, source.read_buffer())
 
     def fetch(self, name: str, checksum: str | None = None) -> Path:
-        """Download a file; its time becomes that of the object, by which :meth:`pull` knows it again."""
+        """Download a file; its time becomes that of the object, by which :meth:`pull` knows it again.
+
+        An object comes in pieces: one that was replaced meanwhile is read again, so that no mixture is seen.
+        """
         info = self._info(name)
-        if info is None:
-            raise FileNotFoundError(f"there is no {self.named(name)}")
-        return self._download(name, info.mtime_ns, checksum)
+        for _ in range(REPLACED):
+            if info is None:
+                raise FileNotFoundError(f"there is no {self.named(name)}")
+            path, before = self._download(name, info.mtime_ns, checksum), info
+            info = self._info(name)
+            if info is not None and _version(info) == _version(before) and path.stat().st_size == info.size:
+                return path
+        raise StorageError(f"{self.named(name)} was replaced {REPLACED} times while it was read; try again")
 
     def keep(self, name: str, checksum: str | None = None) -> Path:
         """Download a file once."""
@@ -255,6 +265,10 @@ class RemoteFolder(Folder):
             self._do(f"remove {name}", lambda: self.filesystem.delete_file(self._full(name)))
         except FileNotFoundError:
             return
+
+
+def _version(info: Any) -> tuple[int, int | None]:
+    return info.size, info.mtime_ns
 
 
 def _same(path: Path, info: Any) -> bool:

@@ -26,7 +26,7 @@ def evidence(problem: Problem, probabilities: Tensor, neighbours: Tensor | None 
     near = torch.zeros(num, 0, dtype=torch.int64) if neighbours is None else neighbours
     zeros = torch.zeros(2, dtype=torch.int64)
     fold = torch.zeros(num, dtype=torch.int64)
-    return FoldsState(4, fold, probabilities, near, zeros, none, none, none, torch.zeros(()))
+    return FoldsState(4, fold, probabilities, near, zeros, none, none, none, torch.zeros(()), torch.zeros(2, 0))
 
 
 def by_hand() -> tuple[Problem, Tensor, Tensor]:

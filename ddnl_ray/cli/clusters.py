@@ -29,7 +29,7 @@ def check_command(file: Path, as_json: bool) -> None:
     """
     import dataclasses
 
-    from ddnl_ray.cluster import check_cluster
+    from ddnl_ray.sweep.cluster import check_cluster
 
     findings = check_cluster(file)
     failed = sum(finding.severity == "fail" for finding in findings)

@@ -1,5 +1,5 @@
 """The sweep runtime: sweep files, plans, studies, the ledger, and their execution on Ray.
 
-Reading and planning a sweep needs no Ray; only :mod:`ddnl_ray.sweep.runtime`, :mod:`ddnl_ray.sweep.shared` and
-:mod:`ddnl_ray.sweep.driver` import it.
+Reading and planning a sweep needs no Ray. What runs one imports it, and
+:mod:`ddnl_ray.sweep.cluster`, which asks Ray what it thinks of a cluster file.
 """

@@ -18,12 +18,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ddnl_ray.cli import main
-from ddnl_ray.cluster import Finding, check_cluster
-from ddnl_ray.cluster.check import RULES, check_schema
-from ddnl_ray.cluster.document import ClusterFile, read_cluster
 from ddnl_ray.errors import RequestError
+from ddnl_ray.sweep.cluster import Finding, check_cluster
+from ddnl_ray.sweep.cluster.check import RULES, check_schema
+from ddnl_ray.sweep.cluster.document import ClusterFile, read_cluster
 
-CLUSTER = Path(__file__).parents[2] / "cluster"
+CLUSTER = Path(__file__).parents[3] / "cluster"
 SHIPPED = ["cluster.yaml", "gcp.yaml", "onpremises.yaml"]
 ALLOWED = {"placeholder"}
 

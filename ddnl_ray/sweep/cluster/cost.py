@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, TypeGuard
 
-from ddnl_ray.cluster.document import ClusterFile, mapping, sequence
-from ddnl_ray.cluster.findings import Finding
+from ddnl_ray.sweep.cluster.document import ClusterFile, mapping, sequence
+from ddnl_ray.sweep.cluster.findings import Finding
 
 IDLE_MINUTES = 30
 """Longer than this, an idle node costs more than what its start would."""

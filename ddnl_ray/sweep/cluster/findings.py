@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from ddnl_ray.cluster.document import ClusterFile
+from ddnl_ray.sweep.cluster.document import ClusterFile
 
 Severity: TypeAlias = Literal["fail", "warn"]
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from ddnl_ray.cluster.commands import RayStart, ray_starts
-from ddnl_ray.cluster.findings import Finding
-from ddnl_ray.cluster.starting import check_start
+from ddnl_ray.sweep.cluster.commands import RayStart, ray_starts
+from ddnl_ray.sweep.cluster.findings import Finding
+from ddnl_ray.sweep.cluster.starting import check_start
 
 SAFE = {"RAY_AUTH_MODE": "token", "RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1"}
 SIZED = {"--head": "", "--object-store-memory": "$STORE", "--object-spilling-directory": "/big"}

@@ -6,9 +6,9 @@ import re
 from collections.abc import Iterator
 from importlib.metadata import version
 
-from ddnl_ray.cluster.document import ClusterFile, mapping, sequence
-from ddnl_ray.cluster.findings import Finding
-from ddnl_ray.cluster.starting import HEAD, started
+from ddnl_ray.sweep.cluster.document import ClusterFile, mapping, sequence
+from ddnl_ray.sweep.cluster.findings import Finding
+from ddnl_ray.sweep.cluster.starting import HEAD, started
 
 SETUP = ("setup_commands", "head_setup_commands", "worker_setup_commands")
 SDKS = {"aws": "boto3", "gcp": "google-api-python-client"}

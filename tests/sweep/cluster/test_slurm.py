@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ddnl_ray.cluster.commands import ray_starts
-from ddnl_ray.cluster.starting import check_start
+from ddnl_ray.sweep.cluster.commands import ray_starts
+from ddnl_ray.sweep.cluster.starting import check_start
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 SCRIPT = ROOT / "cluster" / "slurm.sh"
 
 TOOL = """#!/bin/bash

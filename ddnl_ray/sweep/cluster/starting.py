@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from ddnl_ray.cluster.commands import RayStart, ray_starts
-from ddnl_ray.cluster.document import ClusterFile, mapping, sequence
-from ddnl_ray.cluster.findings import Finding
+from ddnl_ray.sweep.cluster.commands import RayStart, ray_starts
+from ddnl_ray.sweep.cluster.document import ClusterFile, mapping, sequence
+from ddnl_ray.sweep.cluster.findings import Finding
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 EVERYWHERE = ("0.0.0.0", "::", "[::]", "*")

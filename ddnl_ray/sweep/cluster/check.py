@@ -10,9 +10,9 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from ddnl_ray.cluster import access, cost, software, starting
-from ddnl_ray.cluster.document import ClusterFile, read_cluster
-from ddnl_ray.cluster.findings import Finding, Rule
+from ddnl_ray.sweep.cluster import access, cost, software, starting
+from ddnl_ray.sweep.cluster.document import ClusterFile, read_cluster
+from ddnl_ray.sweep.cluster.findings import Finding, Rule
 
 AUTOSCALER = "RAY_UP_enable_autoscaler_v2"
 
@@ -21,7 +21,7 @@ def check_cluster(path: Path) -> list[Finding]:
     """Return everything that is wrong with a cluster file, what forbids its start first.
 
     Raises:
-        RequestError: It is no cluster file (see :func:`ddnl_ray.cluster.document.read_cluster`).
+        RequestError: It is no cluster file (see :func:`ddnl_ray.sweep.cluster.document.read_cluster`).
     """
     cluster = read_cluster(path)
     found = dict.fromkeys(finding for rule in RULES for finding in rule(cluster))

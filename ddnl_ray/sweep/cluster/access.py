@@ -6,9 +6,9 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from ddnl_ray.cluster.document import ClusterFile, mapping, sequence
-from ddnl_ray.cluster.findings import Finding
-from ddnl_ray.cluster.starting import HEAD, WORKER
+from ddnl_ray.sweep.cluster.document import ClusterFile, mapping, sequence
+from ddnl_ray.sweep.cluster.findings import Finding
+from ddnl_ray.sweep.cluster.starting import HEAD, WORKER
 
 TOKEN = "~/.ray/auth_token"
 WORLD = ("0.0.0.0/0", "::/0")
